@@ -1,0 +1,123 @@
+"""The one frozen configuration: every default, with its reason, validated once.
+
+Times are seconds, sizes bytes. Nothing here reads the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+from llmcache_plugins.errors import ConfigError
+
+__all__ = ["CacheConfig", "CacheSettings"]
+
+MAX_STORABLE_BYTES = 64 * 1024 * 1024
+"""No entry is larger than this once decompressed, whatever wrote it: a bound for the reader."""
+
+
+class CacheSettings(TypedDict, total=False):
+    """The fields of `CacheConfig` as keywords of `from_url`."""
+
+    namespace: str
+    prefix: str
+    secret: str | bytes | None
+    lookup_budget: float
+    commit_budget: float
+    lease_ttl: float
+    max_lead: float
+    wait_timeout: float | None
+    on_abandon: Literal["cancel", "finish"]
+    max_entries: int | None
+    max_bytes: int | None
+    max_entry_bytes: int
+    compress_from: int
+    socket_timeout: float
+    connect_timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConfig:
+    """Settings of one cache.
+
+    Raises `ConfigError` for a value that cannot work, or values that cannot work together.
+    """
+
+    namespace: str = "default"
+    """The trust domain: callers in one namespace see each other's answers."""
+    prefix: str = "llm"
+    """What every Redis key begins with."""
+    secret: str | bytes | None = field(default=None, repr=False)
+    """Deployment secret: keys become HMACs that nobody without it can confirm a guessed prompt against."""
+    lookup_budget: float = 0.05
+    """How long all lookups of one call may wait for Redis together."""
+    commit_budget: float = 0.5
+    """How long a caller waits for its answer to be stored; past it, storing goes on in the background."""
+    lease_ttl: float = 10.0
+    """How long a lease outlives its process. Renewed every third of it while the call runs."""
+    max_lead: float = 600.0
+    """How long one call may hold its lease in all: the bound for a provider that hangs."""
+    wait_timeout: float | None = None
+    """How long a follower waits for a leader before it calls by itself; None = max_lead + lease_ttl."""
+    on_abandon: Literal["cancel", "finish"] = "cancel"
+    """What becomes of a provider call when its last caller has gone."""
+    max_entries: int | None = 100_000
+    """Most entries in the namespace; the least recently used go first. None = only the server's bound."""
+    max_bytes: int | None = None
+    """Most bytes of entries in the namespace."""
+    max_entry_bytes: int = 1024 * 1024
+    """A larger answer is returned, but not stored."""
+    compress_from: int = 1024
+    """Entries from this size on are compressed (zstd)."""
+    socket_timeout: float = 0.25
+    connect_timeout: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("namespace", "prefix"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ConfigError(f"{name} must be a non-empty string, not {getattr(self, name)!r}")
+        for name in (
+            "lookup_budget",
+            "commit_budget",
+            "lease_ttl",
+            "max_lead",
+            "socket_timeout",
+            "connect_timeout",
+        ):
+            _require_positive(name, getattr(self, name))
+        for name in ("wait_timeout", "max_entries", "max_bytes"):
+            if getattr(self, name) is not None:
+                _require_positive(name, getattr(self, name))
+        _require_positive("max_entry_bytes", self.max_entry_bytes)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.max_entry_bytes > MAX_STORABLE_BYTES:
+            raise ConfigError(f"max_entry_bytes must be at most {MAX_STORABLE_BYTES} (64 MiB)")
+        if self.compress_from < 0:
+            raise ConfigError("compress_from must be 0 or more bytes")
+        if self.lease_ttl < 0.05:
+            raise ConfigError(
+                "lease_ttl must be at least 0.05 seconds: a shorter lease ends before it is renewed"
+            )
+        if self.max_lead < self.lease_ttl:
+            raise ConfigError(
+                f"max_lead ({self.max_lead} s) must not be below lease_ttl ({self.lease_ttl} s)"
+            )
+        if self.on_abandon not in ("cancel", "finish"):
+            raise ConfigError(f'on_abandon must be "cancel" or "finish", not {self.on_abandon!r}')
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between two renewals of a lease."""
+        return self.lease_ttl / 3
+
+    @property
+    def follow_for(self) -> float:
+        """The effective `wait_timeout`."""
+        return self.max_lead + self.lease_ttl if self.wait_timeout is None else self.wait_timeout
+
+
+def _require_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ConfigError(f"{name} must be a positive number, not {value!r}")

@@ -1,0 +1,112 @@
+"""What an entry is called: to people (`CacheKey`) and to Redis (`KeyLayout`).
+
+Owns the spelling of every Redis key. Knows nothing of connections or scripts.
+
+    <prefix>:{<namespace>.<bucket>}:<what>[:<digest>]
+
+The braces are a Redis Cluster hash tag: everything of one bucket lies in one slot, so that every
+script is atomic and single-slot. The bucket is the first 16 bits of the digest modulo the number of
+buckets, which follows from the kind of server (1 on a server, 64 in a Cluster) and is no option: two
+processes with different numbers would not see each other's invalidations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote
+
+__all__ = ["BUCKETS_IN_CLUSTER", "BUCKETS_ON_SERVER", "BucketKeys", "CacheKey", "KeyLayout", "encode_name"]
+
+BUCKETS_ON_SERVER = 1
+BUCKETS_IN_CLUSTER = 64
+
+_LONGEST_NAME = 64
+_OF_BUCKET = frozenset({"marks", "epoch", "log", "size"})
+_OF_REQUEST = {"entry": "resp", "lease": "lease"}
+
+
+@lru_cache(maxsize=4096)
+def encode_name(name: str) -> str:
+    """Spell a prefix or namespace so that no name can reach outside its own keys.
+
+    Percent-encoded to `[A-Za-z0-9_.%-]`; a name that comes out longer than 64 characters is replaced by
+    its SHA-256. Two different names never get one spelling.
+    """
+    # quote() leaves "~" alone; the key alphabet does not have it. No encoded name begins with "%-", which
+    # is not an escape, so none can pass for the digest of another.
+    encoded = quote(name, safe="", encoding="utf-8", errors="surrogatepass").replace("~", "%7E")
+    if len(encoded) <= _LONGEST_NAME:
+        return encoded
+    return "%-" + hashlib.sha256(encoded.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheKey:
+    """The identity of one request: equal requests have equal keys.
+
+    `digest` is 64 hexadecimal digits, `namespace` the trust domain it is valid in. `str(key)` is for
+    people and logs of tools; `redis_key` is where the entry lies.
+    """
+
+    digest: str
+    namespace: str = "default"
+    prefix: str = "llm"
+
+    def redis_key(self, *, buckets: int = BUCKETS_ON_SERVER) -> str:
+        """Return the Redis key of the entry; `buckets` is 64 in a Cluster, 1 elsewhere."""
+        layout = KeyLayout(prefix=self.prefix, namespace=self.namespace, buckets=buckets)
+        return layout.request(self.digest)["entry"]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}:resp:{self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketKeys:
+    """The keys of one bucket, by what they are: `keys["marks"]`; those of one request need its digest."""
+
+    root: str
+    digest: str = ""
+
+    def __getitem__(self, what: str) -> str:
+        if what in _OF_BUCKET:
+            return self.root + what
+        if not self.digest:
+            raise KeyError(what)
+        return f"{self.root}{_OF_REQUEST[what]}:{self.digest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLayout:
+    """All Redis keys of one namespace."""
+
+    prefix: str
+    namespace: str
+    buckets: int
+
+    def bucket_of(self, digest: str) -> int:
+        """Return the bucket of a digest."""
+        return int(digest[:4], 16) % self.buckets
+
+    def bucket(self, number: int) -> BucketKeys:
+        """Return the keys of a bucket."""
+        return BucketKeys(f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.{number}}}:")
+
+    def request(self, digest: str) -> BucketKeys:
+        """Return the keys of a request and its bucket."""
+        return BucketKeys(self.bucket(self.bucket_of(digest)).root, digest)
+
+    def pattern(self) -> str:
+        """Return a SCAN pattern that covers the namespace; `matcher` says what is truly its own."""
+        return f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.*}}:*"
+
+    def matcher(self) -> re.Pattern[str]:
+        """Return the exact form of an entry's key, for `fullmatch`: groups `bucket` and `digest`.
+
+        A namespace may contain dots: `a` must not match the keys of `a.0`.
+        """
+        head = re.escape(f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.")
+        return re.compile(head + r"(?P<bucket>\d+)\}:resp:(?P<digest>[0-9a-f]{64})")

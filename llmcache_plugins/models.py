@@ -1,0 +1,190 @@
+"""The records that travel between the floors. Plain data: no I/O, no decisions."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from llmcache_plugins.keys import CacheKey
+
+__all__ = [
+    "Absent",
+    "AnswerFacts",
+    "Commit",
+    "EncodedAnswer",
+    "Entry",
+    "Found",
+    "Lease",
+    "Outcome",
+    "Resolution",
+    "Size",
+    "Usage",
+    "Wait",
+    "WriteStatus",
+]
+
+
+class Outcome(enum.StrEnum):
+    """How a call was answered. An outage and a miss are different things."""
+
+    HIT = "hit"
+    """The stored answer."""
+    SEMANTIC_HIT = "semantic_hit"
+    """The stored answer of an equivalent request."""
+    STALE = "stale"
+    """A stored answer past its freshness, while a refresh is under way."""
+    COALESCED = "coalesced"
+    """The answer of an identical call that was already running."""
+    MISS = "miss"
+    """The provider was called."""
+    BYPASS = "bypass"
+    """The provider was called; the cache was not asked."""
+    UNAVAILABLE = "unavailable"
+    """The repository did not answer; the provider did."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens a provider billed for one answer."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What admission and accounting want to know of an answer.
+
+    All empty for an answer whose shape is not understood: such an answer is admitted and its tokens are
+    unknown, never zero.
+    """
+
+    model: str | None = None
+    """The model that answered."""
+    usage: Usage | None = None
+    finish_reasons: tuple[str, ...] = ()
+    """The finish reasons that are present, as the provider spelled them."""
+    empty_of_choices: bool = False
+    """The answer has the shape of one and holds none."""
+    unfinished: bool = False
+    """A stream that ended without saying so."""
+
+
+class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer as bytes, and what is known of it."""
+
+    kind: str
+    """Which codec reads the payload; part of the cache key."""
+    payload: bytes
+    facts: AnswerFacts = AnswerFacts()
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What the repository keeps for one key. Times are unix seconds on the writer's clock."""
+
+    answer: EncodedAnswer
+    created: float
+    """When the provider had answered."""
+    fresh_until: float
+    provider_seconds: float = 0.0
+    """How long the provider took: what a hit saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A valid entry, as one read found it."""
+
+    entry: Entry
+    fence: str
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """No valid entry. `seen` is the fence of one that was read and could not be used."""
+
+    seen: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to store the answer of one key, and usually to be the only one who fetches it.
+
+    `token` names the owner, `fence` orders it among all writers of the key, `birth` ties it to the marks
+    it was taken under. Fence and birth are 16 digits: microseconds on the server's clock.
+    """
+
+    token: str
+    fence: str
+    birth: str
+
+    def backdated(self, seconds: float) -> Lease:
+        """Return this lease as if taken `seconds` earlier.
+
+        For a lease that arrived after the provider was called: an invalidation in between must void it.
+        """
+        fence = max(int(self.fence) - round(seconds * 1_000_000), 0)
+        return Lease(token=self.token, fence=f"{fence:016d}", birth=self.birth)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Somebody else has the lease; it ends in `seconds` unless it is renewed."""
+
+    seconds: float
+
+
+class WriteStatus(enum.StrEnum):
+    """What became of a write."""
+
+    OK = "OK"
+    SUPERSEDED = "SUPERSEDED"
+    """A newer answer was there."""
+    INVALIDATED = "INVALIDATED"
+    """The key was invalidated after the flight began."""
+    ERR = "ERR"
+    """The server refused, for lack of memory for instance."""
+    NOT_WANTED = "NOT_WANTED"
+    """The TTL was 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """The outcome of a write; `detail` is the server's word for ERR."""
+
+    status: WriteStatus
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Entries and bytes of a namespace, upper bounds."""
+
+    entries: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """An answer and how it came about."""
+
+    answer: Any
+    """What the provider returned, or an equal of it."""
+    outcome: Outcome
+    key: CacheKey | None
+    """None when the request has no canonical form."""
+    age: float = 0.0
+    """Seconds since the provider produced the answer; 0 for a fresh one."""
+    tokens_saved: Usage | None = None
+    """Tokens this call did not pay for; None when nothing was saved or the usage is unknown."""
+    seconds_saved: float = 0.0
+    """How long the provider had taken for an answer that is now a hit."""
+    cache_status: str = ""
+    """The value of an RFC 9211 `Cache-Status` header."""
