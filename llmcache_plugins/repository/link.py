@@ -1,0 +1,230 @@
+"""The server as one event loop of one process sees it: connection, batches, breaker, owned tasks.
+
+A link belongs to one (process, event loop) and is closed with its loop. Everything it sends runs in tasks
+of its own: a caller that is cancelled or past its deadline never cuts a command in two, and connecting
+outlives the caller that asked first (a 20 ms link would never connect within a 50 ms budget otherwise).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import NoScriptError
+
+from llmcache_plugins.errors import ConfigError, EmbeddedServerError, RepositoryError, RepositoryUnavailable
+from llmcache_plugins.loops import Tasks
+from llmcache_plugins.repository.batching import FetchBatcher, RawEntry, ScriptBatcher
+from llmcache_plugins.repository.breaker import Breaker
+from llmcache_plugins.repository.faults import FAULTS, Fault, classify, translate
+from llmcache_plugins.repository.scripts import SCRIPTS
+from llmcache_plugins.telemetry import BreakerChanged, Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+
+    from llmcache_plugins.keys import BucketKeys
+    from llmcache_plugins.repository.scripts import Argument
+    from llmcache_plugins.repository.topology import Group, Topology
+    from llmcache_plugins.repository.touches import Touches
+
+__all__ = ["Link"]
+
+T = TypeVar("T")
+_log = logging.getLogger("llmcache_plugins")
+
+_SOURCES = [script.source for script in SCRIPTS.values()]
+
+PROBE_EVERY = 1.0
+"""Seconds between two signs of life asked of a server that is away."""
+
+
+class Link:
+    """One connection pool and what goes with it."""
+
+    def __init__(self, topology: Topology, *, telemetry: Telemetry, command_timeout: float) -> None:
+        self.topology = topology
+        self._telemetry = telemetry
+        self._timeout = command_timeout
+        self._breaker = Breaker()
+        self._tasks = Tasks()
+        self.spawn = self._tasks.spawn
+        self.touches: Touches | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._at_loop_end: AsyncIterator[None] | None = None
+        self._misconfigured: ConfigError | None = None
+        self._complaints: set[str] = set()
+        self._reads = FetchBatcher(read=self._read_groups, spawn=self._tasks.spawn)
+        self._scripts = ScriptBatcher(run=self._run_commands, spawn=self._tasks.spawn)
+
+    @property
+    def is_known_bad(self) -> bool:
+        """Whether the server is known to be away or to be the wrong one."""
+        return self._breaker.is_open or self._misconfigured is not None
+
+    def opened(self) -> asyncio.Task[None]:
+        """Return the task that connects, checks the kind of server and loads the scripts."""
+        if self._opening is None or _has_failed(self._opening):
+            self._opening = self.spawn(self._open())
+        return self._opening
+
+    def fetch(self, *, root: str, entry: str) -> asyncio.Future[RawEntry | Exception]:
+        """Read one entry with all other reads of this turn of the loop.
+
+        Raises at once when the server is known to be away.
+        """
+        self._require_available()
+        return self._reads.fetch(self.topology.lane(root), root=root, entry=entry)
+
+    async def run(
+        self,
+        name: str,
+        keys: BucketKeys,
+        arguments: Mapping[str, Argument],
+        rest: Sequence[Argument] = (),
+        *,
+        insist: bool = False,
+    ) -> Any:
+        """Run a script, with all others of this turn. `insist` asks even a server known to be away.
+
+        A caller that is cancelled takes nothing back: what was asked is still done.
+        """
+        if not insist:
+            self._require_available()
+        command = SCRIPTS[name].command(keys, arguments, rest)
+        reply = await self._scripts.run(self.topology.lane(keys.root), command)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+        """Yield pages of the keys that match."""
+        try:
+            async for page in self.topology.scan(pattern):
+                yield page
+        except FAULTS as error:
+            raise translate(error) from error
+
+    async def aclose(self) -> None:
+        """Close what this link opened and end its tasks. May be called twice."""
+        if self._at_loop_end is not None:
+            closer, self._at_loop_end = self._at_loop_end, None
+            await closer.aclose()  # type: ignore[attr-defined]
+        else:
+            await self._close()
+
+    async def _run_commands(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        replies = list(await self._guarded(lambda: self.topology.run(commands)))
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            # The server was restarted, or another node has become the owner of the slot.
+            again = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            await self._guarded(lambda: self.topology.load(_SOURCES))
+            rerun = await self._guarded(lambda: self.topology.run([commands[i] for i in again]))
+            for i, reply in zip(again, rerun, strict=True):
+                replies[i] = reply
+        return [self._translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _read_groups(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
+        replies = await self._guarded(lambda: self.topology.read(groups))
+        return [self._translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _guarded(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do one operation with a last deadline, the breaker's eye on it and our errors."""
+        await asyncio.shield(self.opened())
+        try:
+            # A client that was handed in may retry for a minute.
+            async with asyncio.timeout(self._timeout):
+                reply = await operation()
+        except FAULTS as error:
+            raise self._translated(error) from error
+        self._breaker.succeeded()
+        return reply
+
+    def _translated(self, error: Exception) -> Exception:
+        if not isinstance(error, FAULTS):
+            return error
+        self._note(classify(error))
+        translated = translate(error)
+        if isinstance(translated, ConfigError):
+            self._misconfigured = translated
+        self._complain(translated)
+        return translated
+
+    def _note(self, fault: Fault) -> None:
+        if fault in (Fault.AWAY, Fault.TIMEOUT) and self._breaker.failed(timeout=fault is Fault.TIMEOUT):
+            self._open_breaker()
+
+    def _open_breaker(self) -> None:
+        self._telemetry.emit(BreakerChanged(open=True))
+        _log.warning("the cache's server does not answer; calls go to the provider until it does")
+        self._probing = self.spawn(self._probe())
+
+    async def _probe(self) -> None:
+        while self._breaker.is_open:
+            await asyncio.sleep(PROBE_EVERY)
+            with contextlib.suppress(*FAULTS, RepositoryError, ConfigError):
+                await self._sign_of_life()
+                self._breaker.close()
+        self._telemetry.emit(BreakerChanged(open=False))
+        _log.warning("the cache's server answers again")
+
+    async def _sign_of_life(self) -> None:
+        if self._opening is None or _has_failed(self._opening):
+            await asyncio.shield(self.opened())
+        async with asyncio.timeout(self._timeout):
+            await self.topology.ping()
+
+    async def _open(self) -> None:
+        if self._at_loop_end is None:
+            self._at_loop_end = _close_with_loop(self)
+            await anext(self._at_loop_end)
+        try:
+            await self.topology.open()
+            await self.topology.load(_SOURCES)
+        except FAULTS as error:
+            raise self._translated(error) from error
+        except ConfigError as error:
+            self._misconfigured = error
+            self._complain(error)
+            raise
+        except EmbeddedServerError as error:
+            # Each attempt takes seconds: one is enough to know.
+            self._complain(error)
+            if self._breaker.trip():
+                self._open_breaker()
+            raise
+
+    def _require_available(self) -> None:
+        if self._misconfigured is not None:
+            raise self._misconfigured
+        if self._breaker.is_open:
+            raise RepositoryUnavailable("the server did not answer lately; it is asked again every second")
+
+    def _complain(self, error: Exception) -> None:
+        """Say each thing once: a blip must not cost a minute of tracebacks."""
+        text = str(error)
+        if text not in self._complaints and len(self._complaints) < 100:
+            self._complaints.add(text)
+            _log.error("%s", text) if isinstance(error, ConfigError) else _log.warning("%s", text)
+
+    async def _close(self) -> None:
+        if self.touches is not None:
+            await self.touches.flush()
+        await self._tasks.cancel()
+        with contextlib.suppress(*FAULTS):
+            await self.topology.aclose()
+
+
+async def _close_with_loop(link: Link) -> AsyncIterator[None]:
+    """Close a link when its loop shuts down: a loop closes the async generators that were begun on it."""
+    try:
+        yield
+    finally:
+        await link._close()  # noqa: SLF001
+
+
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

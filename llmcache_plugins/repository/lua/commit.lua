@@ -1,0 +1,69 @@
+-- Store an answer, keep the books and the bounds, release the lease, wake the followers. Asks for the fence,
+-- not for the lease: a paid answer whose leader lost its lease is still stored if nothing newer is there.
+-- The same fence again is OK: callers may repeat a commit whose reply was lost.
+-- KEYS: marks epoch entry lease log size
+-- ARGV: token fence birth version ttl_ms marks_ms oldest_us max_entries max_bytes root digest body subjects*
+-- An empty fence asks for one made now (a plain write with no flight behind it).
+-- Returns {"OK" | "SUPERSEDED" | "INVALIDATED" | "ERR", evicted, detail}
+local now = server_time()
+local current_birth, clock, current_epoch = open_marks(marks, epoch, now, marks_ms)
+local stored_fence = read_header(entry)
+if fence == '' then
+  fence, birth = digits(next_time(marks, now, clock, tonumber(stored_fence))), current_birth
+end
+
+local function finish(status, evicted, detail)
+  if release(lease, token) == 1 or status == 'OK' then
+    wake(root, digest)
+  end
+  return {status, evicted, detail}
+end
+
+-- Marks of single keys are dropped by age: what is older than they are kept cannot be judged any more.
+if now - tonumber(fence) > tonumber(oldest_us) or is_void(marks, fence, birth, subjects) then
+  return finish('INVALIDATED', 0, '')
+end
+if stored_fence and stored_fence > fence then
+  return finish('SUPERSEDED', 0, '')
+end
+if stored_fence == fence then
+  return finish('OK', 0, fence)
+end
+
+local replaced = length_of(entry)
+local value = version .. fence .. birth .. current_epoch .. body
+-- Before the first write of the script: afterwards a server no longer minds its memory limit, and an
+-- answer refused for memory must not keep the lease.
+local written = redis.pcall('SET', entry, value, 'PX', ttl_ms)
+if type(written) == 'table' and written.err then
+  return finish('ERR', 0, written.err)
+end
+
+if replaced > 0 then
+  unbook(log, size, digest .. ':' .. replaced)
+end
+if redis.call('EXISTS', size) == 0 and redis.call('EXISTS', log) == 1 then
+  -- The sum was lost, the log was not: start again from a sample of it.
+  local sample, sum = redis.call('ZRANDMEMBER', log, 64), 0
+  for i = 1, #sample do
+    sum = sum + tonumber(string.match(sample[i], ':(%d+)$') or 0)
+  end
+  redis.call('SET', size, string.format('%.0f', sum / math.max(#sample, 1) * redis.call('ZCARD', log)))
+end
+book(log, size, digest, #value, now)
+raise_ttl(log, marks_ms)
+raise_ttl(size, marks_ms)
+
+-- Each write looks at a few members, so what has expired in between cannot pile up in the log.
+local looked = redis.call('ZRANGE', log, 0, 1)
+local drawn = redis.call('ZRANDMEMBER', log, 3)
+for i = 1, #drawn do
+  looked[#looked + 1] = drawn[i]
+end
+for i = 1, #looked do
+  if is_gone(root, looked[i]) then
+    unbook(log, size, looked[i])
+  end
+end
+local evicted = evict(log, size, root, tonumber(max_entries), tonumber(max_bytes), 64)
+return finish('OK', evicted, fence)

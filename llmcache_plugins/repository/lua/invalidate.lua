@@ -1,0 +1,47 @@
+-- Void every entry and flight of the named subjects in one bucket, in constant time whatever their number.
+-- KEYS: marks epoch log size
+-- ARGV: marks_ms oldest_us root subjects*
+-- A subject "k:<digest>" is one request: its entry is unlinked here, so its mark concerns flights only and
+-- is dropped by age. Other subjects move the epoch.
+-- Returns {mark, how many entries were unlinked}
+local now = server_time()
+local _, clock = open_marks(marks, epoch, now, marks_ms)
+local newest = 0
+for i = 1, #subjects do
+  local digest = string.match(subjects[i], '^k:(%x+)$')
+  if digest then
+    newest = math.max(newest, tonumber(read_header(root .. 'resp:' .. digest) or 0))
+  end
+end
+local mark = digits(next_time(marks, now, clock, newest))
+local unlinked, moves_epoch = 0, false
+for i = 1, #subjects do
+  redis.call('HSET', marks, subjects[i], mark)
+  local digest = string.match(subjects[i], '^k:(%x+)$')
+  if digest then
+    unlinked = unlinked + unlink_entry(root .. 'resp:' .. digest, log, size, digest)
+    redis.call('UNLINK', root .. 'lease:' .. digest)
+    wake(root, digest)
+  else
+    moves_epoch = true
+  end
+end
+if moves_epoch then
+  redis.call('HSET', marks, 'epoch', mark)
+  redis.call('SET', epoch, mark, 'KEEPTTL')
+end
+
+-- Old marks of single keys go, a thousand or more at a time.
+if redis.call('HLEN', marks) > 2000 then
+  local pruned = tonumber(redis.call('HGET', marks, 'pruned') or 0)
+  if now - pruned > tonumber(oldest_us) / 2 then
+    local fields = redis.call('HGETALL', marks)
+    for i = 1, #fields, 2 do
+      if string.sub(fields[i], 1, 2) == 'k:' and now - tonumber(fields[i + 1]) > tonumber(oldest_us) then
+        redis.call('HDEL', marks, fields[i])
+      end
+    end
+    redis.call('HSET', marks, 'pruned', digits(now))
+  end
+end
+return {mark, unlinked}

@@ -1,0 +1,17 @@
+-- Note the reads of a while: what was read is evicted last. Entries the log has lost come back to it.
+-- KEYS: log size
+-- ARGV: marks_ms root members*
+-- Returns how many were noted
+local now, noted = server_time(), 0
+for i = 1, #members do
+  if not is_gone(root, members[i]) then
+    local digest, length = string.match(members[i], '^(%x+):(%d+)$')
+    book(log, size, digest, length, now)
+    noted = noted + 1
+  end
+end
+if noted > 0 then
+  raise_ttl(log, marks_ms)
+  raise_ttl(size, marks_ms)
+end
+return noted

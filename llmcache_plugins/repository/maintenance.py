@@ -1,0 +1,139 @@
+"""What concerns a whole namespace: invalidating, sweeping, evicting, measuring.
+
+Works on one link and one key layout at a time; every step is one script on one bucket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins.errors import InvalidationIncomplete, LLMCacheError, RepositoryUnavailable
+from llmcache_plugins.repository.reading import NAMESPACE_SUBJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llmcache_plugins.keys import BucketKeys, KeyLayout
+    from llmcache_plugins.repository.link import Link
+
+__all__ = ["evict_to", "invalidate", "measure", "sweep"]
+
+INVALIDATION_TIMEOUT = 5.0
+"""Seconds. It must be known to have happened: tried again until then, whatever the breaker says."""
+_PAUSE = 0.1
+_SWEEP_AT_ONCE = 200
+
+
+async def invalidate(
+    link: Link,
+    layout: KeyLayout,
+    subjects: Sequence[str],
+    buckets: Iterable[int],
+    *,
+    marks_ms: int,
+    oldest_us: int,
+) -> int:
+    """Void all entries and flights of the subjects; return how many entries were unlinked at once.
+
+    Raises `InvalidationIncomplete` when a bucket has not acknowledged in time.
+    """
+    deadline = asyncio.get_running_loop().time() + INVALIDATION_TIMEOUT
+    arguments = {"marks_ms": marks_ms, "oldest_us": oldest_us}
+
+    async def one(number: int) -> int:
+        names = layout.bucket(number)
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    reply = await link.run(
+                        "invalidate", names, {**arguments, "root": names.root}, subjects, insist=True
+                    )
+                return int(reply[1])
+            except RepositoryUnavailable:
+                if asyncio.get_running_loop().time() + _PAUSE > deadline:
+                    raise
+                await asyncio.sleep(_PAUSE)
+
+    numbers = list(buckets)
+    replies = await asyncio.gather(*(one(number) for number in numbers), return_exceptions=True)
+    _raise_if_incomplete(numbers, replies)
+    return sum(reply for reply in replies if isinstance(reply, int))
+
+
+def _raise_if_incomplete(numbers: Sequence[int], replies: Sequence[Any]) -> None:
+    done = {n for n, reply in zip(numbers, replies, strict=True) if not isinstance(reply, BaseException)}
+    for reply in replies:
+        if isinstance(reply, BaseException) and not isinstance(reply, LLMCacheError | TimeoutError):
+            raise reply
+    failed = [reply for reply in replies if isinstance(reply, BaseException)]
+    if failed:
+        raise InvalidationIncomplete(done=done, missing=set(numbers) - done) from failed[0]
+
+
+async def sweep(link: Link, layout: KeyLayout) -> int:
+    """Unlink, page by page, the entries of a namespace that its invalidation has voided; return how many."""
+    removed, matcher = 0, layout.matcher()
+    async for page in link.scan(layout.pattern()):
+        by_bucket: dict[int, list[str]] = defaultdict(list)
+        for match in filter(None, map(matcher.fullmatch, page)):
+            by_bucket[int(match["bucket"])].append(match["digest"])
+        for number, digests in by_bucket.items():
+            removed += await _sweep_bucket(link, layout.bucket(number), digests)
+    return removed
+
+
+async def _sweep_bucket(link: Link, names: BucketKeys, digests: Sequence[str]) -> int:
+    arguments = {"root": names.root, "subject": NAMESPACE_SUBJECT}
+    return sum(
+        [
+            int(await link.run("sweep", names, arguments, digests[i : i + _SWEEP_AT_ONCE], insist=True))
+            for i in range(0, len(digests), _SWEEP_AT_ONCE)
+        ]
+    )
+
+
+async def measure(link: Link, layout: KeyLayout) -> list[tuple[int, int]]:
+    """Return entries and bytes of each bucket, upper bounds."""
+    names = [layout.bucket(number) for number in range(layout.buckets)]
+    return [tuple(r) for r in await asyncio.gather(*(link.run("measure", n, {}) for n in names))]
+
+
+async def evict_to(link: Link, layout: KeyLayout, most: int) -> int:
+    """Take what is gone off the books, then the least recently used beyond `most`; return how many."""
+    names = [layout.bucket(number) for number in range(layout.buckets)]
+    await asyncio.gather(*(_heal(link, bucket) for bucket in names))
+    counts = [entries for entries, _ in await measure(link, layout)]
+    quotas = zip(names, shares(counts, most), strict=True)
+    return sum(await asyncio.gather(*(_evict(link, bucket, keep) for bucket, keep in quotas)))
+
+
+def shares(counts: Sequence[int], most: int) -> list[int]:
+    """Split a bound over buckets in proportion to what they hold."""
+    total = sum(counts)
+    if total <= most:
+        return list(counts)
+    quotas = [most * count // total for count in counts]
+    for i in sorted(range(len(counts)), key=lambda i: -counts[i])[: most - sum(quotas)]:
+        quotas[i] += 1
+    return quotas
+
+
+async def _heal(link: Link, names: BucketKeys) -> None:
+    cursor = b"0"
+    while True:
+        cursor = await link.run("heal", names, {"root": names.root, "cursor": cursor})
+        if cursor == b"0":
+            return
+
+
+async def _evict(link: Link, names: BucketKeys, keep: int) -> int:
+    evicted = 0
+    while True:
+        gone: int
+        left: int
+        gone, left = await link.run("evict", names, {"root": names.root, "keep": keep})
+        evicted += gone
+        if left <= keep:
+            return evicted

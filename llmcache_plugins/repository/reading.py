@@ -1,0 +1,87 @@
+"""From stored bytes to a valid entry: the judgement every read passes.
+
+An entry whose `checked` equals the bucket's epoch is valid as it stands. Any other is shown to the `check`
+script, which compares it with the marks of its subjects and stamps or unlinks it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins import codec
+from llmcache_plugins.errors import CorruptEntry, RepositoryUnavailable
+from llmcache_plugins.models import Absent, Found
+from llmcache_plugins.telemetry import Unreadable
+
+if TYPE_CHECKING:
+    from llmcache_plugins.keys import BucketKeys
+    from llmcache_plugins.repository.link import Link
+    from llmcache_plugins.repository.scripts import Argument
+    from llmcache_plugins.telemetry import Telemetry
+
+__all__ = ["NAMESPACE_SUBJECT", "Judge", "is_current", "subjects"]
+
+NAMESPACE_SUBJECT = "n"
+_MOST_ROUNDS = 4
+
+
+def subjects(digest: str) -> list[str]:
+    """Return what an invalidation may name to void an entry or flight of this digest."""
+    return [f"k:{digest}", NAMESPACE_SUBJECT]
+
+
+def is_current(value: bytes | None, epoch: bytes | None) -> bool:
+    """Say whether a value can be judged without asking the server again."""
+    return value is None or (epoch is not None and value[48:64] == epoch)
+
+
+class Judge:
+    """Judges stored values; `marks_ms` is how long a bucket's marks must at least live."""
+
+    def __init__(self, *, telemetry: Telemetry, marks_ms: int) -> None:
+        self._telemetry = telemetry
+        self._marks_ms = marks_ms
+
+    async def judge(
+        self, link: Link, names: BucketKeys, value: bytes | None, epoch: bytes | None
+    ) -> Found | Absent:
+        """Say what a stored value is worth. No I/O when `is_current`."""
+        for _ in range(_MOST_ROUNDS):
+            header = self._header(value)
+            if value is None or header is None:
+                return Absent()
+            if not is_current(value, epoch):
+                reply = await self._check(link, names, header)
+                if reply[0] == b"CHANGED":
+                    value, epoch = reply[1], reply[2]
+                    continue
+                if reply[0] != b"VALID":
+                    return Absent()
+            return self._open(names, value, header)
+        raise RepositoryUnavailable("the entry changed faster than it could be judged")
+
+    def _header(self, value: bytes | None) -> codec.Header | None:
+        if value is None:
+            return None
+        try:
+            return codec.read_header(value)
+        except CorruptEntry:
+            self._telemetry.emit(Unreadable())
+            return None
+
+    def _open(self, names: BucketKeys, value: bytes, header: codec.Header) -> Found | Absent:
+        try:
+            entry = codec.read_body(value, digest=names.digest)
+        except CorruptEntry:
+            self._telemetry.emit(Unreadable())
+            return Absent(seen=header.fence)
+        return Found(entry=entry, fence=header.fence, stored_bytes=len(value))
+
+    async def _check(self, link: Link, names: BucketKeys, header: codec.Header) -> Any:
+        arguments: dict[str, Argument] = {
+            "fence": header.fence,
+            "birth": header.birth,
+            "marks_ms": self._marks_ms,
+            "digest": names.digest,
+        }
+        return await link.run("check", names, arguments, subjects(names.digest))

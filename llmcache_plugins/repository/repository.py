@@ -1,0 +1,386 @@
+"""`ResponseRepository`: the entries, leases and bounds of one namespace on a server.
+
+Owns what keys and scripts mean. Knows nothing of requests, providers or policies; every call says plainly
+when the server did not do what was asked. Key layout: `llmcache_plugins.keys`. The scripts and their
+replies: `lua/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from llmcache_plugins import codec
+from llmcache_plugins.config import CacheConfig
+from llmcache_plugins.errors import ConfigError, RepositoryError, RepositoryUnavailable
+from llmcache_plugins.keys import BucketKeys, CacheKey, KeyLayout
+from llmcache_plugins.loops import PerLoop
+from llmcache_plugins.models import Absent, Commit, Entry, Found, Lease, Size, Wait, WriteStatus
+from llmcache_plugins.policy import check_ttl
+from llmcache_plugins.repository import maintenance
+from llmcache_plugins.repository.link import Link
+from llmcache_plugins.repository.reading import NAMESPACE_SUBJECT, Judge, is_current, subjects
+from llmcache_plugins.repository.topology import connect, wrap
+from llmcache_plugins.repository.touches import Touches
+from llmcache_plugins.repository.urls import parse_url
+from llmcache_plugins.telemetry import Evicted, Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Sequence
+    from types import TracebackType
+
+    from llmcache_plugins.budget import Budget
+    from llmcache_plugins.repository.scripts import Argument
+    from llmcache_plugins.repository.topology import Topology
+
+__all__ = ["ResponseRepository", "new_token"]
+
+T = TypeVar("T")
+_log = logging.getLogger("llmcache_plugins")
+
+FIRST_START = 6.0
+"""Seconds the embedded server may take to start, outside every budget."""
+_UNBOUNDED = 2**53 - 1
+_MOST_ROUNDS = 4
+
+
+def new_token() -> str:
+    """Return the name of a new owner of leases: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+class ResponseRepository:
+    """Stored answers on a Redis, a Valkey, a Cluster, or the embedded server when no URL is given.
+
+    `client` is a `redis.asyncio` client of the caller's: used as it is and never closed. Each running
+    event loop of each process gets a connection pool of its own, closed with its loop. Nothing is opened
+    before the first call. `default_ttl` (seconds) is for `persist` without one.
+
+    Calls raise `RepositoryUnavailable` when the server does not answer and `RepositoryError` when it
+    refuses. A caller that is cancelled disturbs nobody else.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: object | None = None,
+        config: CacheConfig | None = None,
+        default_ttl: float = 3600.0,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        if client is not None and url is not None:
+            raise ConfigError("give a URL or a client, not both")
+        self.config = config or CacheConfig()
+        self.telemetry = telemetry or Telemetry()
+        self.default_ttl = check_ttl(default_ttl)
+        self._client = client
+        self._target = None if client is not None else parse_url(url)
+        self._new_topology()  # says what is wrong with a URL or a client now, not at the first call
+        self._links = PerLoop(self._new_link)
+        self._judge = Judge(telemetry=self.telemetry, marks_ms=self._marks_ms(0))
+        if url is None and client is None:
+            _log.info("no Redis URL: answers are kept by a server on this machine, for this user only")
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    async def fetch(self, key: CacheKey, *, budget: Budget | None = None) -> Found | None:
+        """Return the valid entry of a key, or None. One round trip, joined with others of this moment.
+
+        Bytes that are not an entry of ours are counted and are a miss.
+        """
+        found = await self.look_up(key, budget=budget)
+        return found if isinstance(found, Found) else None
+
+    async def fetch_many(
+        self, keys: Iterable[CacheKey], *, budget: Budget | None = None
+    ) -> list[Found | None]:
+        """Return the valid entries of many keys, in their order."""
+        return list(await asyncio.gather(*(self.fetch(key, budget=budget) for key in keys)))
+
+    async def look_up(self, key: CacheKey, *, budget: Budget | None = None) -> Found | Absent:
+        """Like `fetch`; a miss says which entry, if any, was read and could not be used."""
+        link = self._links.current()
+        names = self._names(key, link)
+        waiting = link.fetch(root=names.root, entry=names["entry"])
+        raw = await (budget.wait_for(waiting) if budget else waiting)
+        if isinstance(raw, Exception):
+            raise raw
+        judging = self._judge.judge(link, names, raw.value, raw.epoch)
+        if is_current(raw.value, raw.epoch):
+            found = await judging
+        else:
+            found = await self._owned(link, judging, budget)
+        if isinstance(found, Found):
+            self._touch(link, names, found)
+        return found
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    async def persist(self, key: CacheKey, entry: Entry, *, ttl: float | None = None) -> Commit:
+        """Store an entry: value with TTL, access log, size and bounds in one round trip.
+
+        `ttl` is in seconds; 0 means "do not store", None the default. Replaces what is there.
+        """
+        seconds = self.default_ttl if ttl is None else check_ttl(ttl)
+        if seconds <= 0:
+            return Commit(status=WriteStatus.NOT_WANTED)
+        return await self._commit(key, entry, seconds, Lease(token="", fence="", birth=""))
+
+    async def delete(self, key: CacheKey) -> bool:
+        """Remove one entry and void the flights for it; return whether there was one.
+
+        Afterwards no process serves the answer. Raises `InvalidationIncomplete` when that is not known.
+        """
+        layout = self._layout(key.namespace, self._links.current())
+        return bool(await self._invalidate(layout, [f"k:{key.digest}"], [layout.bucket_of(key.digest)]))
+
+    async def clear(self, namespace: str | None = None) -> int:
+        """Remove everything of a namespace and void the flights in it; return how many entries went.
+
+        What is committed by flights that begin later stays. Other namespaces are never touched, whatever
+        the name. Raises `InvalidationIncomplete` when not every bucket has acknowledged; repeating is safe.
+        """
+        link = self._links.current()
+        layout = self._layout(self.config.namespace if namespace is None else namespace, link)
+        await self._invalidate(layout, [NAMESPACE_SUBJECT], range(layout.buckets))
+        return await maintenance.sweep(link, layout)
+
+    async def evict_stale(self, max_keys: int = 10_000) -> int:
+        """Remove the least recently used entries of the namespace beyond `max_keys`; return how many.
+
+        Entries that have expired or that the server evicted are first taken off the books. In a Cluster
+        each bucket gives its share.
+        """
+        if isinstance(max_keys, bool) or not isinstance(max_keys, int) or max_keys < 0:
+            raise ConfigError(f"max_keys must be a whole number from 0, not {max_keys!r}")
+        link = self._links.current()
+        await self._touches(link).flush()
+        evicted = await maintenance.evict_to(link, self._layout(self.config.namespace, link), max_keys)
+        self._count_evicted(evicted)
+        return evicted
+
+    async def size(self, *, budget: Budget | None = None) -> Size:
+        """Return how many entries and bytes the namespace holds.
+
+        Upper bounds: what expired or was evicted by the server counts until a write or `evict_stale`
+        meets it.
+        """
+        link = self._links.current()
+        measuring = maintenance.measure(link, self._layout(self.config.namespace, link))
+        buckets = await self._owned(link, measuring, budget)
+        return Size(entries=sum(n for n, _ in buckets), stored_bytes=sum(b for _, b in buckets))
+
+    # -- leases ----------------------------------------------------------------------------------------
+
+    async def acquire(
+        self, key: CacheKey, *, token: str, mode: Literal["lead", "fence"] = "lead", seen: str = ""
+    ) -> Found | Lease | Wait:
+        """Look again, and take the lease of a key if nobody has it.
+
+        `token` names the caller; asking again with the same one is safe. `mode="fence"` gives the right to
+        store without the lease: others may call the provider too. `seen` is the fence of an entry that was
+        read and could not be used, or "*" for whatever is there.
+        """
+        link = self._links.current()
+        names = self._names(key, link)
+        for _ in range(_MOST_ROUNDS):
+            reply = await link.run("acquire", names, self._acquire_arguments(token, mode, seen))
+            if reply[0] == b"LEAD":
+                return Lease(token=token, fence=reply[1].decode(), birth=reply[2].decode())
+            if reply[0] == b"WAIT":
+                return Wait(seconds=max(reply[1], 0) / 1000)
+            found = await self._judge.judge(link, names, reply[1], reply[2])
+            if isinstance(found, Found):
+                return found
+            seen = found.seen
+        raise RepositoryUnavailable("the entry changed faster than it could be judged")
+
+    async def renew(self, key: CacheKey, lease: Lease) -> bool:
+        """Keep a lease for another `lease_ttl`; False when another holds it or the flight is void."""
+        link = self._links.current()
+        names = self._names(key, link)
+        arguments: dict[str, Argument] = {
+            "token": lease.token,
+            "fence": lease.fence,
+            "birth": lease.birth,
+            "lease_ms": self._lease_ms,
+            "marks_ms": self._marks_ms(0),
+            "root": names.root,
+            "digest": key.digest,
+        }
+        return bool(await link.run("renew", names, arguments, subjects(key.digest)) == b"OK")
+
+    async def commit(self, key: CacheKey, entry: Entry, *, ttl: float, lease: Lease) -> Commit:
+        """Store the answer of a flight and release its lease; `ttl` in seconds.
+
+        Never over a newer answer, never past an invalidation, and safe to repeat.
+        """
+        return await self._commit(key, entry, ttl, lease)
+
+    async def fail(self, key: CacheKey, *, token: str) -> None:
+        """Give a lease up without an answer, if it is still held by this token."""
+        link = self._links.current()
+        names = self._names(key, link)
+        await link.run("fail", names, {"token": token, "root": names.root, "digest": key.digest})
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        """Wait for the embedded server to start, at most 6 seconds. Returns at once elsewhere.
+
+        Never raises: the call that follows says, and logs, what is wrong.
+        """
+        if self._is_embedded:
+            await self.open(timeout=FIRST_START)
+
+    async def open(self, *, timeout: float = 1.0) -> None:
+        """Connect and load the scripts, at most `timeout` seconds. Never raises."""
+        link = self._links.current()
+        if link.is_known_bad:
+            return
+        opening = link.opened()
+        if not opening.done():
+            await asyncio.wait((opening,), timeout=timeout)
+
+    async def ping(self) -> None:
+        """Connect if need be and raise what is wrong: `ConfigError` or a `RepositoryError`."""
+        await asyncio.shield(self._links.current().opened())
+
+    async def aclose(self) -> None:
+        """Close what this repository opened on the running loop. A client handed in stays open."""
+        link = self._links.pop()
+        if link is not None:
+            await link.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.open(timeout=FIRST_START if self._is_embedded else 1.0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def redis_key(self, key: CacheKey) -> str:
+        """Return the Redis key under which this repository keeps an entry. Needs a running loop."""
+        return self._names(key, self._links.current())["entry"]
+
+    @property
+    def largest_entry(self) -> int:
+        """The most bytes an answer may have to be stored."""
+        if self.config.max_bytes is None:
+            return self.config.max_entry_bytes
+        buckets = self._links.current().topology.buckets
+        return min(self.config.max_entry_bytes, self.config.max_bytes // buckets - codec.HEADER_BYTES)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    async def _commit(self, key: CacheKey, entry: Entry, ttl: float, lease: Lease) -> Commit:
+        link = self._links.current()
+        names = self._names(key, link)
+        body = codec.encode_body(entry, digest=key.digest, compress_from=self.config.compress_from)
+        arguments: dict[str, Argument] = {
+            "token": lease.token,
+            "fence": lease.fence,
+            "birth": lease.birth,
+            "version": codec.version_field(),
+            "ttl_ms": max(1, round(ttl * 1000)),
+            "marks_ms": self._marks_ms(ttl),
+            "oldest_us": self._oldest_us,
+            "max_entries": _share(self.config.max_entries, link.topology.buckets),
+            "max_bytes": _share(self.config.max_bytes, link.topology.buckets),
+            "root": names.root,
+            "digest": key.digest,
+            "body": body,
+        }
+        status, evicted, detail = await link.run("commit", names, arguments, subjects(key.digest))
+        self._count_evicted(evicted)
+        return Commit(status=WriteStatus(status.decode()), detail=detail.decode(errors="replace"))
+
+    async def _invalidate(self, layout: KeyLayout, what: Sequence[str], buckets: Iterable[int]) -> int:
+        return await maintenance.invalidate(
+            self._links.current(),
+            layout,
+            what,
+            buckets,
+            marks_ms=self._marks_ms(0),
+            oldest_us=self._oldest_us,
+        )
+
+    async def _owned(self, link: Link, work: Coroutine[Any, Any, T], budget: Budget | None) -> T:
+        task = link.spawn(work)
+        return await (budget.wait_for(task) if budget else asyncio.shield(task))
+
+    def _acquire_arguments(self, token: str, mode: str, seen: str) -> dict[str, Argument]:
+        return {
+            "token": token,
+            "mode": mode,
+            "seen": seen,
+            "lease_ms": self._lease_ms,
+            "marks_ms": self._marks_ms(0),
+        }
+
+    def _touch(self, link: Link, names: BucketKeys, found: Found) -> None:
+        self._touches(link).add(root=names.root, member=f"{names.digest}:{found.stored_bytes}")
+
+    def _touches(self, link: Link) -> Touches:
+        if link.touches is None:
+
+            async def note(root: str, members: Sequence[str]) -> None:
+                # An eviction order that misses a second of reads is no harm.
+                with suppress(RepositoryError, ConfigError):
+                    arguments: dict[str, Argument] = {"marks_ms": self._marks_ms(0), "root": root}
+                    await link.run("touch", BucketKeys(root), arguments, members)
+
+            link.touches = Touches(note=note, spawn=link.spawn)
+        return link.touches
+
+    def _count_evicted(self, entries: int) -> None:
+        if entries:
+            self.telemetry.emit(Evicted(entries=entries))
+
+    def _names(self, key: CacheKey, link: Link) -> BucketKeys:
+        return self._layout(key.namespace, link).request(key.digest)
+
+    def _layout(self, namespace: str, link: Link) -> KeyLayout:
+        return KeyLayout(prefix=self.config.prefix, namespace=namespace, buckets=link.topology.buckets)
+
+    def _marks_ms(self, ttl: float) -> int:
+        # A second more than what they guard.
+        return round((max(ttl, 2 * self.config.max_lead) + 1) * 1000)
+
+    @property
+    def _oldest_us(self) -> int:
+        return round(2 * self.config.max_lead * 1_000_000)
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self.config.lease_ttl * 1000)
+
+    @property
+    def _is_embedded(self) -> bool:
+        return self._target is not None and self._target.kind == "embedded"
+
+    def _new_topology(self) -> Topology:
+        if self._target is None:
+            return wrap(self._client)
+        return connect(
+            self._target,
+            socket_timeout=self.config.socket_timeout,
+            connect_timeout=self.config.connect_timeout,
+        )
+
+    def _new_link(self) -> Link:
+        return Link(
+            self._new_topology(),
+            telemetry=self.telemetry,
+            command_timeout=self.config.connect_timeout + self.config.socket_timeout,
+        )
+
+
+def _share(bound: int | None, buckets: int) -> int:
+    return _UNBOUNDED if bound is None else -(-bound // buckets)

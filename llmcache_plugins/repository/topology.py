@@ -1,0 +1,249 @@
+"""One server or a Cluster: the few commands the repository needs of either.
+
+Owns the redis-py clients and their traps. Knows nothing of keys, scripts' meaning, budgets or breakers.
+Every reply is bytes, even from a client that was made with `decode_responses=True`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+import redis.asyncio as aioredis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER
+from llmcache_plugins.repository.embedded import EmbeddedServer
+from llmcache_plugins.repository.faults import FAULTS
+from llmcache_plugins.repository.urls import redact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
+
+    from llmcache_plugins.repository.urls import Target
+
+__all__ = ["Topology", "connect", "wrap"]
+
+Group = list[bytes | None]
+MOST_CONNECTIONS = 64
+"""More than the batches that may be under way at once, so the pool never runs dry."""
+_RAW = {NEVER_DECODE: True}
+_SCAN_PAGE = 500
+
+
+class Topology(Protocol):
+    """A server as the repository sees it."""
+
+    buckets: int
+
+    async def open(self) -> None:
+        """Connect; raise `ConfigError` if the server is of the other kind."""
+
+    async def ping(self) -> None:
+        """Ask for a sign of life."""
+
+    async def load(self, sources: Iterable[str]) -> None:
+        """Make scripts known to every server that may run them."""
+
+    async def run(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """Run single-slot commands in one round trip; a reply is a value or what the server refused."""
+
+    async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
+        """MGET each group of keys (one slot each) in one round trip; all of one lane."""
+
+    def lane(self, key: str) -> Hashable:
+        """Say which keys can be read in one round trip: those of one lane."""
+
+    def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+        """Yield pages of the keys that match."""
+
+    async def aclose(self) -> None:
+        """Close what this object opened."""
+
+
+class _Server:
+    """One Redis or Valkey."""
+
+    buckets = BUCKETS_ON_SERVER
+
+    def __init__(self, client: aioredis.Redis, *, owned: bool) -> None:
+        self._client: Any = client  # redis-py types only some of what is used here
+        self._owned = owned
+
+    async def open(self) -> None:
+        info = await self._client.execute_command("INFO", "server")
+        if isinstance(info, dict) and str(info.get("redis_mode")) == "cluster":
+            raise ConfigError("this server is a node of a Cluster: use a redis+cluster:// URL")
+
+    async def ping(self) -> None:
+        await self._client.execute_command("PING")
+
+    async def load(self, sources: Iterable[str]) -> None:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for source in sources:
+                pipeline.execute_command("SCRIPT LOAD", source)
+            await pipeline.execute()
+
+    async def run(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        return await _run(self._client, commands)
+
+    async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
+        values = await self._client.execute_command("MGET", *(k for group in groups for k in group), **_RAW)
+        replies: list[Group | Exception] = []
+        start = 0
+        for group in groups:
+            replies.append(values[start : start + len(group)])
+            start += len(group)
+        return replies
+
+    def lane(self, key: str) -> Hashable:
+        return None
+
+    async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+        async for page in _scan(self._client, pattern):
+            yield page
+
+    async def aclose(self) -> None:
+        if self._owned:
+            await self._client.aclose()
+            await self._client.connection_pool.aclose()
+
+
+class _Cluster:
+    """A Redis or Valkey Cluster."""
+
+    buckets = BUCKETS_IN_CLUSTER
+
+    def __init__(self, client: RedisCluster, *, owned: bool) -> None:
+        self._client: Any = client  # redis-py types only some of what is used here
+        self._owned = owned
+
+    async def open(self) -> None:
+        await self._client.initialize()
+
+    async def ping(self) -> None:
+        # PING goes to every node; one slot's owner being away is what a request would notice.
+        await asyncio.gather(*(node.execute_command("PING") for node in self._client.get_primaries()))
+
+    async def load(self, sources: Iterable[str]) -> None:
+        for source in sources:
+            await self._client.script_load(source)
+
+    async def run(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        return await _run(self._client, commands)
+
+    async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
+        return await _run(self._client, [("MGET", *group) for group in groups])
+
+    def lane(self, key: str) -> Hashable:
+        try:
+            node = self._client.get_node_from_key(key)
+        except FAULTS:
+            # Not connected yet, or nobody owns the slot just now: the client will find out when it reads.
+            return None
+        return node.name if node is not None else None
+
+    async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+        for node in self._client.get_primaries():
+            async for page in _scan(node, pattern):
+                yield page
+
+    async def aclose(self) -> None:
+        if self._owned:
+            await self._client.aclose()
+
+
+async def _run(client: Any, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    if len(commands) == 1:
+        try:
+            return [await client.execute_command(*commands[0], **_RAW)]
+        except ResponseError as error:
+            return [error]
+    pipeline = client.pipeline(transaction=False) if isinstance(client, aioredis.Redis) else client.pipeline()
+    async with pipeline:
+        for command in commands:
+            pipeline.execute_command(*command, **_RAW)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    return replies
+
+
+async def _scan(client: Any, pattern: str) -> AsyncIterator[list[str]]:
+    cursor: int | None = None
+    while cursor != 0:
+        cursor, keys = await client.execute_command(
+            "SCAN", cursor or 0, "MATCH", pattern, "COUNT", _SCAN_PAGE, **_RAW
+        )
+        if keys:
+            yield [key.decode() if isinstance(key, bytes) else key for key in keys]
+
+
+class _Embedded(_Server):
+    """The embedded server: started when it does not run, and kept from stopping idle while in use."""
+
+    def __init__(self, server: EmbeddedServer, client: aioredis.Redis) -> None:
+        super().__init__(client, owned=True)
+        self._server = server
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self._server.ensure)
+        await super().open()
+
+
+class _EmbeddedConnection(UnixDomainSocketConnection):
+    """Starts the embedded server when nobody answers on its socket."""
+
+    def __init__(self, *, server: EmbeddedServer, **options: Any) -> None:
+        super().__init__(path=str(server.socket_path), **options)
+        self._server = server
+
+    async def connect(self) -> None:
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]
+        except RedisConnectionError:
+            await asyncio.to_thread(self._server.ensure)
+            await super().connect()  # type: ignore[no-untyped-call]
+
+
+def connect(target: Target, *, socket_timeout: float, connect_timeout: float) -> Topology:
+    """Return the server a URL names; nothing is opened yet. Raises `ConfigError`."""
+    options: dict[str, Any] = {
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": connect_timeout,
+        # The client's own retries take 4.5 s for a refused port and 58 s for a hung server.
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if target.kind == "embedded":
+        server = EmbeddedServer(target.directory) if target.directory else EmbeddedServer()
+        server.check_installed()
+        pool = aioredis.ConnectionPool(
+            connection_class=_EmbeddedConnection, max_connections=MOST_CONNECTIONS, server=server, **options
+        )
+        return _Embedded(server, aioredis.Redis(connection_pool=pool))
+    try:
+        if target.kind == "cluster":
+            return _Cluster(RedisCluster.from_url(target.url, **options), owned=True)
+        client = aioredis.Redis.from_url(target.url, max_connections=MOST_CONNECTIONS, **options)
+        return _Server(client, owned=True)
+    except (ValueError, TypeError, *FAULTS) as error:
+        raise ConfigError(
+            f"{redact(target.url)} cannot be used: {type(error).__name__}; check its query options"
+        ) from None
+
+
+def wrap(client: object) -> Topology:
+    """Use a client of the caller's as it is; it is never closed or reconfigured. Raises `ConfigError`."""
+    if isinstance(client, RedisCluster):
+        return _Cluster(client, owned=False)
+    if isinstance(client, aioredis.Redis):
+        return _Server(client, owned=False)
+    raise ConfigError(
+        f"client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {type(client).__module__}."
+        f"{type(client).__qualname__}: a synchronous client would block the event loop"
+    )

@@ -1,0 +1,122 @@
+"""Fixtures every test may use: real servers, a namespace of one's own, and two checks after each test.
+
+The servers live as long as the test worker and start when the first test asks for them. A test that breaks
+one for good may do so: what was killed or paused is restored after the test. A test that needs other server
+options, or must break things all the time, starts its own from `servers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from servers import Cluster, Server, redis_cluster, redis_server, valkey_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SERVER_KINDS = ("valkey", "redis8", "cluster")
+
+
+@pytest.fixture(scope="session")
+def _valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with valkey_server(tmp_path_factory.mktemp("valkey"), tcp=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _redis8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with redis_server(tmp_path_factory.mktemp("redis8"), tcp=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+# The session fixtures start a server; these hand it to one test and look at what the test has left there.
+
+
+@pytest.fixture
+def valkey(_valkey: Server) -> Iterator[Server]:
+    """Return the worker's Valkey 9: `.url` is `unix://...`, `.tcp_url` is `redis://...`."""
+    yield _valkey
+    _check_and_empty(_valkey)
+
+
+@pytest.fixture
+def redis8(_redis8: Server) -> Iterator[Server]:
+    """Return the worker's Redis 8: `.url` is `unix://...`, `.tcp_url` is `redis://...`."""
+    yield _redis8
+    _check_and_empty(_redis8)
+
+
+@pytest.fixture
+def cluster(_cluster: Cluster) -> Iterator[Cluster]:
+    """Return the worker's Redis Cluster of three: `.url` is `redis+cluster://...`."""
+    yield _cluster
+    _check_and_empty(_cluster)
+
+
+@pytest.fixture(params=SERVER_KINDS)
+def server(request: pytest.FixtureRequest) -> Server | Cluster:
+    """Return each kind of server in turn: the test runs once per kind."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Return a name that no other test uses."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+def _check_and_empty(server: Server | Cluster) -> None:
+    """Fail when the test left a key that never expires, and leave an empty server to the next one.
+
+    FLUSHALL is safe here: this worker has started the server, and nobody else knows its address.
+    """
+    server.heal()
+    immortal = [key for node in server.nodes for key in _keys_without_ttl(node)]
+    for node in server.nodes:
+        node.command("FLUSHALL")
+    if immortal:
+        pytest.fail(f"the test left keys without a TTL: {immortal}")
+
+
+def _keys_without_ttl(node: Server) -> list[str]:
+    with redis.Redis.from_url(node.url) as client:
+        keys = list(client.scan_iter(count=1000))
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.pttl(key)
+        ttls = pipeline.execute()
+    return [key.decode(errors="replace") for key, ttl in zip(keys, ttls, strict=True) if ttl == -1]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_lives_on(request: pytest.FixtureRequest) -> None:
+    """Check the tasks after every async test; autouse, so it is set up first and looks last."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("_no_stray_tasks")
+
+
+@pytest.fixture
+async def _no_stray_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    # A task that has been awaited or cancelled by its owner needs a turn or two of the loop to be gone.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    strays = asyncio.all_tasks() - before - {asyncio.current_task()}
+    described = [repr(task) for task in strays]
+    for task in strays:
+        task.cancel()
+    await asyncio.gather(*strays, return_exceptions=True)
+    if strays:
+        pytest.fail(f"the test left tasks that nobody awaited or cancelled: {described}")

@@ -1,0 +1,67 @@
+"""When the breaker opens, and when it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmcache_plugins.repository.breaker import Breaker
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(clock=clock)
+
+
+def test_opens_at_the_fifth_hard_failure_in_a_row(breaker: Breaker):
+    assert [breaker.failed(timeout=False) for _ in range(6)] == [False] * 4 + [True, False]
+    assert breaker.is_open
+
+
+def test_one_answer_starts_the_count_again(breaker: Breaker):
+    for _ in range(4):
+        breaker.failed(timeout=False)
+    breaker.succeeded()
+    assert not any(breaker.failed(timeout=False) for _ in range(4))
+
+
+def test_many_timeouts_at_one_moment_say_nothing_of_the_server(breaker: Breaker):
+    assert not any(breaker.failed(timeout=True) for _ in range(1000))
+
+
+def test_timeouts_that_span_half_a_second_open_it(breaker: Breaker, clock: Clock):
+    breaker.failed(timeout=True)
+    clock.now += 0.49
+    assert not breaker.failed(timeout=True)
+    clock.now += 0.02
+    assert breaker.failed(timeout=True)
+
+
+def test_an_answer_between_two_timeouts_breaks_the_span(breaker: Breaker, clock: Clock):
+    breaker.failed(timeout=True)
+    clock.now += 0.4
+    breaker.succeeded()
+    clock.now += 0.4
+    assert not breaker.failed(timeout=True)
+
+
+def test_a_late_answer_does_not_close_it_but_the_owner_does(breaker: Breaker):
+    assert breaker.trip()
+    assert not breaker.trip()
+    breaker.succeeded()
+    assert breaker.is_open
+    assert breaker.close()
+    assert not breaker.is_open
+    assert not breaker.close()

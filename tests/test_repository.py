@@ -1,0 +1,530 @@
+"""The repository's contract: every promise on every kind of server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis.asyncio as aioredis
+from entries import answer_in, entry_of, key_of
+from redis.asyncio.cluster import RedisCluster
+from waiting import wait_until_async
+
+from llmcache_plugins import CacheConfig, ConfigError, ResponseRepository
+from llmcache_plugins.models import Found, Lease, Wait, WriteStatus
+from llmcache_plugins.repository import new_token
+from llmcache_plugins.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from servers import Cluster, Server
+
+
+@pytest.fixture
+async def repository(server: Server | Cluster, namespace: str) -> AsyncIterator[ResponseRepository]:
+    async with ResponseRepository(server.url, config=CacheConfig(namespace=namespace)) as repository:
+        yield repository
+
+
+@contextlib.asynccontextmanager
+async def opened(server: Server | Cluster, **settings: Any) -> AsyncIterator[ResponseRepository]:
+    async with ResponseRepository(server.url, config=CacheConfig(**settings)) as repository:
+        yield repository
+
+
+def redis_keys(server: Server | Cluster, pattern: str) -> list[str]:
+    """All keys of all nodes that match."""
+    found: list[str] = []
+    for node in getattr(server, "nodes", [server]):
+        found += [key.decode() for key in node.command("KEYS", pattern)]
+    return found
+
+
+class TestEntries:
+    async def test_what_was_stored_comes_back_equal(self, repository: ResponseRepository, namespace: str):
+        key = key_of("a", namespace=namespace)
+        for answer in ("text", "", {"a": [1, None, 2.5]}, [], "ü" * 5000, 0, False, None):
+            assert (await repository.persist(key, entry_of(answer))).status is WriteStatus.OK
+            found = await repository.fetch(key)
+            assert found is not None
+            assert answer_in(found) == answer
+            assert found.entry.provider_seconds == 0.5
+
+    async def test_an_unknown_key_is_a_miss(self, repository: ResponseRepository, namespace: str):
+        assert await repository.fetch(key_of("nobody", namespace=namespace)) is None
+
+    async def test_fetch_many_keeps_the_order_and_marks_what_is_missing(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        keys = [key_of(str(i), namespace=namespace) for i in range(300)]
+        for i in range(0, 300, 3):
+            await repository.persist(keys[i], entry_of(i))
+        found = await repository.fetch_many(keys)
+        assert [answer_in(f) if f else None for f in found] == [i if i % 3 == 0 else None for i in range(300)]
+
+    async def test_an_entry_is_gone_after_its_ttl(self, repository: ResponseRepository, namespace: str):
+        key = key_of("short", namespace=namespace)
+        await repository.persist(key, entry_of("x"), ttl=0.05)
+
+        async def is_gone() -> bool:
+            return await repository.fetch(key) is None
+
+        await wait_until_async(is_gone, description="the entry expires")
+
+    async def test_a_ttl_of_zero_stores_nothing_and_none_is_the_default(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key = key_of("zero", namespace=namespace)
+        assert (await repository.persist(key, entry_of("x"), ttl=0)).status is WriteStatus.NOT_WANTED
+        assert await repository.fetch(key) is None
+        await repository.persist(key, entry_of("x"), ttl=None)
+        left = server.command("PTTL", repository.redis_key(key))
+        assert 3_590_000 < left <= 3_600_000
+
+    @pytest.mark.parametrize("ttl", [-1, float("nan"), float("inf"), "60", True, 1e12])
+    async def test_a_ttl_that_cannot_be_one_is_refused(
+        self, repository: ResponseRepository, namespace: str, ttl: Any
+    ):
+        with pytest.raises(ConfigError, match="seconds"):
+            await repository.persist(key_of("x", namespace=namespace), entry_of("x"), ttl=ttl)
+
+    async def test_a_later_write_replaces_an_earlier_one(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        key = key_of("twice", namespace=namespace)
+        await repository.persist(key, entry_of("one"))
+        await repository.persist(key, entry_of("two"))
+        assert answer_in(await repository.fetch(key)) == "two"
+        assert (await repository.size()).entries == 1
+
+    async def test_the_printed_key_is_where_the_entry_lies(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key = key_of("where", namespace=namespace)
+        await repository.persist(key, entry_of("x"))
+        assert server.command("EXISTS", repository.redis_key(key)) == 1
+        assert str(key).startswith("llm:resp:")
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize(
+        "damage", ["cut", "flipped", "foreign", "empty", "pickle", "other_key", "other_version", "list"]
+    )
+    async def test_bytes_that_are_no_entry_are_a_counted_miss(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str, damage: str
+    ):
+        key = key_of("damaged", namespace=namespace)
+        others = (key_of(f"other {i}", namespace=namespace) for i in itertools.count())
+        other = next(k for k in others if int(k.digest[:4], 16) % 64 == int(key.digest[:4], 16) % 64)
+        await repository.persist(key, entry_of("x" * 3000))
+        await repository.persist(other, entry_of("y" * 3000))
+        name = repository.redis_key(key)
+        value = server.command("GET", name)
+        other_value = server.command("GET", repository.redis_key(other))
+        damaged = {
+            "cut": value[:-10],
+            "flipped": value[:80] + bytes([value[80] ^ 0xFF]) + value[81:],
+            "foreign": b'{"content": "from another cache"}',
+            "empty": b"",
+            "pickle": b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00\x8c\x01a\x94.",
+            "other_key": other_value,
+            "other_version": b"9" * 16 + value[16:],
+            "list": None,
+        }[damage]
+        server.command("DEL", name)
+        if damaged is None:
+            server.command("RPUSH", name, "a")
+        else:
+            server.command("SET", name, damaged)
+        server.command("PEXPIRE", name, 60_000)
+        assert await repository.fetch(key) is None
+        if damage != "list":  # MGET says nil for a list, so there is nothing to read
+            assert repository.telemetry.stats.unreadable == 1
+        # And it does not stand in the way of the next answer.
+        token = new_token()
+        lease = await repository.acquire(key, token=token)
+        assert isinstance(lease, Lease)
+        commit = await repository.commit(key, entry_of("healed"), ttl=60, lease=lease)
+        assert commit.status is WriteStatus.OK
+        assert answer_in(await repository.fetch(key)) == "healed"
+
+
+class TestRoundTrips:
+    async def test_reads_of_one_moment_travel_together(self, redis8: Server, namespace: str):
+        async with opened(redis8, namespace=namespace) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(100)]
+            for key in keys:
+                await repository.persist(key, entry_of("x"))
+            redis8.command("CONFIG", "RESETSTAT")
+            assert all(await repository.fetch_many(keys))
+            calls = redis8.command("INFO", "commandstats")
+            assert calls["cmdstat_mget"]["calls"] == 1
+            assert "cmdstat_evalsha" not in calls
+
+    async def test_persist_is_one_round_trip(self, redis8: Server, namespace: str):
+        async with opened(redis8, namespace=namespace) as repository:
+            await repository.persist(key_of("warm", namespace=namespace), entry_of("x"))
+            redis8.command("CONFIG", "RESETSTAT")
+            await repository.persist(key_of("one", namespace=namespace), entry_of("x"))
+            assert redis8.command("INFO", "commandstats")["cmdstat_evalsha"]["calls"] == 1
+
+    async def test_a_cancelled_reader_disturbs_nobody(self, repository: ResponseRepository, namespace: str):
+        keys = [key_of(str(i), namespace=namespace) for i in range(20)]
+        for i, key in enumerate(keys):
+            await repository.persist(key, entry_of(i))
+        readers = [asyncio.ensure_future(repository.fetch(key)) for key in keys]
+        await asyncio.sleep(0)
+        for reader in readers[::2]:
+            reader.cancel()
+        replies = await asyncio.gather(*readers, return_exceptions=True)
+        assert [answer_in(reply) for reply in replies[1::2]] == list(range(1, 20, 2))
+
+    async def test_a_restarted_server_that_forgot_the_scripts_is_taught_again(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        for node in getattr(server, "nodes", [server]):
+            node.command("SCRIPT", "FLUSH")
+        key = key_of("after", namespace=namespace)
+        assert (await repository.persist(key, entry_of("x"))).status is WriteStatus.OK
+        assert await repository.fetch(key)
+
+
+class TestInvalidation:
+    async def test_delete_removes_one_and_only_one(self, repository: ResponseRepository, namespace: str):
+        gone, stays = key_of("gone", namespace=namespace), key_of("stays", namespace=namespace)
+        await repository.persist(gone, entry_of("x"))
+        await repository.persist(stays, entry_of("y"))
+        assert await repository.delete(gone) is True
+        assert await repository.delete(gone) is False
+        assert await repository.fetch(gone) is None
+        assert await repository.fetch(stays)
+
+    @pytest.mark.parametrize("how", ["delete", "clear"])
+    async def test_an_answer_under_way_is_not_stored_after_an_invalidation(
+        self, repository: ResponseRepository, namespace: str, how: str
+    ):
+        key = key_of("late", namespace=namespace)
+        lease = await repository.acquire(key, token=new_token())
+        assert isinstance(lease, Lease)
+        await (repository.delete(key) if how == "delete" else repository.clear())
+        commit = await repository.commit(key, entry_of("stale"), ttl=60, lease=lease)
+        assert commit.status is WriteStatus.INVALIDATED
+        assert await repository.fetch(key) is None
+
+    async def test_clear_empties_its_own_namespace_and_no_other(
+        self, server: Server | Cluster, namespace: str
+    ):
+        neighbours = [f"{namespace}.0", f"{namespace}.1", f"{namespace}*", f"{namespace}:x", f"{namespace}x"]
+        odd = [
+            namespace,
+            f"{namespace}[a-z]*?",
+            f"{namespace}{{1}}",
+            f"{namespace} ü/%",
+            "n" * 99 + namespace,
+        ]
+        async with opened(server, namespace=namespace) as repository:
+            names = neighbours + odd
+            keys = [key_of(str(i), namespace=name) for name in names for i in range(5)]
+            for key in keys:
+                await repository.persist(key, entry_of("x"))
+            for cleared in odd:
+                assert await repository.clear(cleared) == 5
+                for key, found in zip(keys, await repository.fetch_many(keys), strict=True):
+                    is_cleared = key.namespace in odd[: odd.index(cleared) + 1]
+                    assert (found is None) == is_cleared, (key.namespace, cleared)
+
+    async def test_clear_counts_and_removes_thousands(self, repository: ResponseRepository, namespace: str):
+        keys = [key_of(str(i), namespace=namespace) for i in range(1500)]
+        await asyncio.gather(*(repository.persist(key, entry_of("x")) for key in keys))
+        assert await repository.clear() == 1500
+        assert (await repository.size()).entries == 0
+        assert (await repository.size()).stored_bytes == 0
+
+    async def test_after_a_clear_new_answers_are_kept(self, repository: ResponseRepository, namespace: str):
+        key = key_of("again", namespace=namespace)
+        await repository.persist(key, entry_of("old"))
+        await repository.clear()
+        await repository.persist(key, entry_of("new"))
+        assert answer_in(await repository.fetch(key)) == "new"
+
+    async def test_an_entry_survives_the_invalidation_of_another_key_and_is_checked_once(
+        self, redis8: Server, namespace: str
+    ):
+        async with opened(redis8, namespace=namespace) as repository:
+            key = key_of("kept", namespace=namespace)
+            await repository.persist(key, entry_of("x"))
+            redis8.command("DEL", f"llm:{{{namespace}.0}}:epoch")
+            redis8.command("CONFIG", "RESETSTAT")
+            for _ in range(3):
+                assert await repository.fetch(key)
+            assert redis8.command("INFO", "commandstats")["cmdstat_evalsha"]["calls"] == 1
+
+
+class TestLeases:
+    async def test_one_leads_and_the_others_wait(self, repository: ResponseRepository, namespace: str):
+        key = key_of("led", namespace=namespace)
+        replies = await asyncio.gather(*(repository.acquire(key, token=new_token()) for _ in range(10)))
+        assert sum(isinstance(reply, Lease) for reply in replies) == 1
+        waits = [reply for reply in replies if isinstance(reply, Wait)]
+        assert len(waits) == 9
+        assert all(9 < wait.seconds <= 10 for wait in waits)
+
+    async def test_asking_again_with_the_same_token_is_no_lock_out(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        key, token = key_of("lost reply", namespace=namespace), new_token()
+        first = await repository.acquire(key, token=token)
+        assert await repository.acquire(key, token=token) == first
+
+    async def test_a_commit_releases_serves_and_may_be_repeated(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        key = key_of("committed", namespace=namespace)
+        lease = await repository.acquire(key, token=new_token())
+        assert isinstance(lease, Lease)
+        for _ in range(2):
+            commit = await repository.commit(key, entry_of("x"), ttl=60, lease=lease)
+            assert commit.status is WriteStatus.OK
+        assert isinstance(await repository.acquire(key, token=new_token()), Found)
+        assert (await repository.size()).entries == 1
+
+    async def test_a_late_leader_never_overwrites_a_newer_answer(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key = key_of("late", namespace=namespace)
+        late = await repository.acquire(key, token=new_token())
+        server.command("DEL", repository.redis_key(key).replace(":resp:", ":lease:"))
+        newer = await repository.acquire(key, token=new_token())
+        assert isinstance(late, Lease)
+        assert isinstance(newer, Lease)
+        assert (await repository.commit(key, entry_of("new"), ttl=60, lease=newer)).status is WriteStatus.OK
+        commit = await repository.commit(key, entry_of("old"), ttl=60, lease=late)
+        assert commit.status is WriteStatus.SUPERSEDED
+        assert answer_in(await repository.fetch(key)) == "new"
+
+    async def test_a_leader_that_lost_its_lease_still_stores_what_was_paid_for(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key = key_of("paid", namespace=namespace)
+        lease = await repository.acquire(key, token=new_token())
+        assert isinstance(lease, Lease)
+        server.command("DEL", repository.redis_key(key).replace(":resp:", ":lease:"))
+        assert (await repository.commit(key, entry_of("x"), ttl=60, lease=lease)).status is WriteStatus.OK
+
+    async def test_only_the_owner_can_give_a_lease_up(self, repository: ResponseRepository, namespace: str):
+        key, token = key_of("owned", namespace=namespace), new_token()
+        await repository.acquire(key, token=token)
+        await repository.fail(key, token=new_token())
+        assert isinstance(await repository.acquire(key, token=new_token()), Wait)
+        await repository.fail(key, token=token)
+        assert isinstance(await repository.acquire(key, token=new_token()), Lease)
+
+    async def test_a_plain_write_does_not_take_a_lease_from_its_owner(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key, token = key_of("beside", namespace=namespace), new_token()
+        await repository.acquire(key, token=token)
+        await repository.persist(key, entry_of("x"))
+        assert server.command("EXISTS", repository.redis_key(key).replace(":resp:", ":lease:")) == 1
+
+    async def test_renewing_keeps_takes_back_and_notices_a_loss(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key = key_of("renewed", namespace=namespace)
+        name = repository.redis_key(key).replace(":resp:", ":lease:")
+        lease = await repository.acquire(key, token=new_token())
+        assert isinstance(lease, Lease)
+        server.command("PEXPIRE", name, 500)
+        assert await repository.renew(key, lease)
+        assert server.command("PTTL", name) > 9_000
+        server.command("DEL", name)
+        assert await repository.renew(key, lease)
+        server.command("DEL", name)
+        await repository.acquire(key, token=new_token())
+        assert not await repository.renew(key, lease)
+
+    async def test_a_flight_that_was_invalidated_loses_its_lease_at_the_next_renewal(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        key = key_of("void", namespace=namespace)
+        lease = await repository.acquire(key, token=new_token())
+        assert isinstance(lease, Lease)
+        await repository.clear()
+        assert not await repository.renew(key, lease)
+        assert isinstance(await repository.acquire(key, token=new_token()), Lease)
+
+    async def test_a_fence_can_be_had_beside_a_leader(self, repository: ResponseRepository, namespace: str):
+        key = key_of("fenced", namespace=namespace)
+        leader = await repository.acquire(key, token=new_token())
+        fenced = await repository.acquire(key, token=new_token(), mode="fence")
+        assert isinstance(leader, Lease)
+        assert isinstance(fenced, Lease)
+        assert fenced.fence > leader.fence
+
+    async def test_a_lease_dated_back_before_an_invalidation_stores_nothing(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        key = key_of("backdated", namespace=namespace)
+        await repository.persist(key_of("first", namespace=namespace), entry_of("opens the marks"))
+        await repository.delete(key)
+        lease = await repository.acquire(key, token=new_token())
+        assert isinstance(lease, Lease)
+        commit = await repository.commit(key, entry_of("x"), ttl=60, lease=lease.backdated(5))
+        assert commit.status is WriteStatus.INVALIDATED
+
+
+class TestBounds:
+    async def test_writing_beyond_the_bound_evicts_the_oldest_entries_for_real(
+        self, valkey: Server, namespace: str
+    ):
+        async with opened(valkey, namespace=namespace, max_entries=10) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(25)]
+            for key in keys:
+                await repository.persist(key, entry_of("x"))
+            kept = [found is not None for found in await repository.fetch_many(keys)]
+            assert kept == [False] * 15 + [True] * 10
+            assert (await repository.size()).entries == 10
+            assert len(redis_keys(valkey, f"llm:{{{namespace}.*:resp:*")) == 10
+            assert repository.telemetry.stats.evicted == 15
+
+    async def test_in_a_cluster_the_bound_holds_over_all_buckets(self, cluster: Cluster, namespace: str):
+        async with opened(cluster, namespace=namespace, max_entries=128) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(600)]
+            await asyncio.gather(*(repository.persist(key, entry_of("x")) for key in keys))
+            assert (await repository.size()).entries <= 128
+
+    async def test_a_bound_on_bytes_is_kept(self, server: Server | Cluster, namespace: str):
+        async with opened(
+            server, namespace=namespace, max_bytes=256_000, max_entries=None, compress_from=10**6
+        ) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(400)]
+            await asyncio.gather(*(repository.persist(key, entry_of("x" * 1000)) for key in keys))
+            size = await repository.size()
+            lengths = [
+                server.command("STRLEN", name) for name in redis_keys(server, f"llm:{{{namespace}.*:resp:*")
+            ]
+            assert sum(lengths) == size.stored_bytes <= 256_000
+            assert size.entries == len(lengths) > 150
+
+    async def test_what_was_read_lately_is_evicted_last(self, server: Server | Cluster, namespace: str):
+        async with opened(server, namespace=namespace) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(200)]
+            for key in keys:
+                await repository.persist(key, entry_of("x"))
+            assert await repository.fetch(keys[0])
+            assert await repository.evict_stale(max_keys=100) == 100
+            assert await repository.fetch(keys[0])
+
+    async def test_evict_stale_evicts_at_the_mission_s_defaults(self, valkey: Server, namespace: str):
+        async with opened(valkey, namespace=namespace) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(10_050)]
+            await asyncio.gather(*(repository.persist(key, entry_of("x")) for key in keys))
+            assert await repository.evict_stale() == 50
+            assert (await repository.size()).entries == 10_000
+            assert len(redis_keys(valkey, f"llm:{{{namespace}.*:resp:*")) == 10_000
+            assert await repository.evict_stale() == 0
+
+    async def test_eviction_leaves_other_namespaces_alone(self, server: Server | Cluster, namespace: str):
+        async with opened(server, namespace=namespace) as repository:
+            other = key_of("other", namespace=namespace + ".0")
+            await repository.persist(other, entry_of("x"))
+            for i in range(20):
+                await repository.persist(key_of(str(i), namespace=namespace), entry_of("x"))
+            assert await repository.evict_stale(max_keys=0) == 20
+            assert await repository.fetch(other)
+
+    async def test_the_books_heal_after_the_server_evicted_or_expired_entries(
+        self, server: Server | Cluster, namespace: str
+    ):
+        async with opened(server, namespace=namespace) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(60)]
+            for key in keys:
+                await repository.persist(key, entry_of("x"))
+            for key in keys[:40]:
+                server.command("DEL", repository.redis_key(key))
+            assert await repository.evict_stale(max_keys=20) == 0
+            size = await repository.size()
+            assert size.entries == 20
+            lengths = [server.command("STRLEN", repository.redis_key(key)) for key in keys[40:]]
+            assert size.stored_bytes == sum(lengths)
+
+    async def test_expired_entries_do_not_pile_up_in_the_log(self, valkey: Server, namespace: str):
+        async with opened(valkey, namespace=namespace, max_entries=None) as repository:
+            for i in range(300):
+                await repository.persist(key_of(f"short {i}", namespace=namespace), entry_of("x"), ttl=0.001)
+            for i in range(600):
+                await repository.persist(key_of(f"long {i}", namespace=namespace), entry_of("x"))
+            assert (await repository.size()).entries < 700
+
+    @pytest.mark.parametrize("lost", ["log", "size"])
+    async def test_losing_the_books_loses_no_entry_and_the_bound_returns(
+        self, valkey: Server, namespace: str, lost: str
+    ):
+        async with opened(valkey, namespace=namespace, max_entries=50) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(50)]
+            for key in keys:
+                await repository.persist(key, entry_of("x"))
+            valkey.command("DEL", f"llm:{{{namespace}.0}}:{lost}")
+            assert all(await repository.fetch_many(keys))
+            await repository.evict_stale(max_keys=1000)  # flushes the reads: they return to the log
+            for i in range(100):
+                await repository.persist(key_of(f"more {i}", namespace=namespace), entry_of("x"))
+            size = await repository.size()
+            assert size.entries == len(redis_keys(valkey, f"llm:{{{namespace}.*:resp:*")) == 50
+            assert size.stored_bytes >= 0
+
+    @pytest.mark.parametrize("bound", [-1, 1.5, "10", True, None])
+    async def test_a_bound_that_is_no_number_is_refused(self, bound: Any):
+        with pytest.raises(ConfigError, match="max_keys"):
+            await ResponseRepository("redis://localhost:1").evict_stale(bound)
+
+
+class TestClients:
+    async def test_a_client_handed_in_is_used_as_it_is_and_stays_open(self, redis8: Server, namespace: str):
+        async with aioredis.Redis.from_url(redis8.url, decode_responses=True) as client:
+            config = CacheConfig(namespace=namespace)
+            async with ResponseRepository(client=client, config=config) as repository:
+                key = key_of("text client", namespace=namespace)
+                await repository.persist(key, entry_of("ü" * 2000))
+                assert answer_in(await repository.fetch(key)) == "ü" * 2000
+                assert await repository.clear() == 1
+            assert await client.ping()
+
+    async def test_a_cluster_client_handed_in_works(self, cluster: Cluster, namespace: str):
+        url = cluster.url.replace("redis+cluster", "redis")
+        async with RedisCluster.from_url(url, decode_responses=True) as client:
+            config = CacheConfig(namespace=namespace)
+            async with ResponseRepository(client=client, config=config) as repository:
+                keys = [key_of(str(i), namespace=namespace) for i in range(30)]
+                await asyncio.gather(*(repository.persist(key, entry_of("x")) for key in keys))
+                assert all(await repository.fetch_many(keys))
+            assert await client.ping(target_nodes=RedisCluster.RANDOM)
+
+    async def test_a_synchronous_client_is_refused(self):
+        import redis
+
+        with pytest.raises(ConfigError, match="synchronous"):
+            ResponseRepository(client=redis.Redis())
+
+    async def test_a_node_of_a_cluster_by_a_plain_url_names_the_right_url(
+        self, cluster: Cluster, namespace: str
+    ):
+        url = cluster.url.replace("redis+cluster", "redis")
+        async with ResponseRepository(url, config=CacheConfig(namespace=namespace)) as repository:
+            with pytest.raises(ConfigError, match=r"redis\+cluster://"):
+                await repository.fetch(key_of("x", namespace=namespace))
+
+    async def test_a_plain_server_by_a_cluster_url_names_the_right_url(self, redis8: Server, namespace: str):
+        url = redis8.tcp_url.replace("redis://", "redis+cluster://")
+        async with ResponseRepository(url, config=CacheConfig(namespace=namespace)) as repository:
+            with pytest.raises(ConfigError, match=r"redis://"):
+                await repository.ping()
+
+    async def test_two_caches_on_one_server_do_not_share_counts(self, valkey: Server, namespace: str):
+        one = ResponseRepository(valkey.url, telemetry=Telemetry())
+        two = ResponseRepository(valkey.url, telemetry=Telemetry())
+        assert one.telemetry.stats is not two.telemetry.stats
