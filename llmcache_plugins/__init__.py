@@ -1,0 +1,57 @@
+"""An asyncio cache for LLM calls on Redis: identical requests cost one provider call.
+
+    from llmcache_plugins import InferenceGateway, ResponseCache
+
+    async with ResponseCache.from_url("redis://localhost") as cache:
+        gateway = InferenceGateway(provider, cache)
+        answer = await gateway.resolve(query)
+
+Importing this imports no framework.
+"""
+
+from llmcache_plugins.cache import ResponseCache
+from llmcache_plugins.config import CacheConfig
+from llmcache_plugins.errors import (
+    ConfigError,
+    CorruptEntry,
+    EmbeddedServerError,
+    InvalidationIncomplete,
+    LLMCacheError,
+    RepositoryError,
+    RepositoryUnavailable,
+    SignatureError,
+    UnstorableAnswer,
+)
+from llmcache_plugins.gateway import InferenceGateway, Provider
+from llmcache_plugins.keys import CacheKey
+from llmcache_plugins.models import Outcome, Resolution, Usage
+from llmcache_plugins.policy import CachePolicy
+from llmcache_plugins.repository import ResponseRepository
+from llmcache_plugins.signature import CacheSignatureEngine
+from llmcache_plugins.telemetry import Event, Observer, Stats
+
+__all__ = [
+    "CacheConfig",
+    "CacheKey",
+    "CachePolicy",
+    "CacheSignatureEngine",
+    "ConfigError",
+    "CorruptEntry",
+    "EmbeddedServerError",
+    "Event",
+    "InferenceGateway",
+    "InvalidationIncomplete",
+    "LLMCacheError",
+    "Observer",
+    "Outcome",
+    "Provider",
+    "RepositoryError",
+    "RepositoryUnavailable",
+    "Resolution",
+    "ResponseCache",
+    "ResponseRepository",
+    "SignatureError",
+    "Stats",
+    "UnstorableAnswer",
+    "Usage",
+]

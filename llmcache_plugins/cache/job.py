@@ -1,0 +1,43 @@
+"""What one call wants, and how it ended. Plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.models import EncodedAnswer, Entry, Outcome
+
+__all__ = ["Job", "Landing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One request: its key, how to ask the provider, how to store what it says, for how many seconds."""
+
+    key: CacheKey
+    call: Callable[[], Awaitable[Any]]
+    codec: AnswerCodec
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landing:
+    """How a flight ended.
+
+    `answer` is for the caller that started it; the others decode `encoded` afresh, so that what one does
+    to its answer reaches no other. Without `encoded` no codec could store the answer, and all share it.
+    """
+
+    outcome: Outcome
+    answer: Any
+    encoded: EncodedAnswer | None
+    entry: Entry | None = None
+    """What lies in the repository now, if anything does."""
+    refusal: str = ""
+    is_void: bool = False
+    """The key was invalidated during the flight: only its own caller may keep the answer."""

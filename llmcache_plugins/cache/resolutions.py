@@ -1,0 +1,63 @@
+"""From how a flight ended to what one caller is told. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins.cache_status import cache_status
+from llmcache_plugins.models import Outcome, Resolution
+
+if TYPE_CHECKING:
+    from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.cache.job import Landing
+    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.models import Entry
+
+__all__ = ["of_call", "of_entry", "of_landing"]
+
+
+def of_entry(key: CacheKey, entry: Entry, answer: Any) -> Resolution:
+    """Return the resolution of a hit."""
+    now = time.time()
+    return Resolution(
+        answer=answer,
+        outcome=Outcome.HIT,
+        key=key,
+        # Another host's clock may be ahead of ours.
+        age=max(0.0, now - entry.created),
+        tokens_saved=entry.answer.facts.usage,
+        seconds_saved=entry.provider_seconds,
+        cache_status=cache_status(Outcome.HIT, ttl=entry.fresh_until - now),
+    )
+
+
+def of_call(
+    key: CacheKey | None, answer: Any, outcome: Outcome, *, stored: bool = False, detail: str = ""
+) -> Resolution:
+    """Return the resolution of a provider call of the caller's own."""
+    status = cache_status(outcome, stored=stored, detail=detail)
+    return Resolution(answer=answer, outcome=outcome, key=key, cache_status=status)
+
+
+def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool) -> Resolution:
+    """Return what one of a flight's callers gets; `led` is the one that started it."""
+    # Whoever leads keeps the object; the others get one each, so that none sees what another does to it.
+    answer = landing.answer if led or landing.encoded is None else codec.decode(landing.encoded)
+    if landing.outcome is Outcome.HIT and landing.entry is not None:
+        return of_entry(key, landing.entry, answer)
+    outcome = landing.outcome if led else Outcome.COALESCED
+    if outcome is not Outcome.COALESCED:
+        stored, detail = landing.entry is not None, landing.refusal or _detail_of(outcome)
+        return of_call(key, answer, outcome, stored=stored, detail=detail)
+    return Resolution(
+        answer=answer,
+        outcome=outcome,
+        key=key,
+        tokens_saved=landing.encoded.facts.usage if landing.encoded is not None else None,
+        cache_status=cache_status(outcome),
+    )
+
+
+def _detail_of(outcome: Outcome) -> str:
+    return "unavailable" if outcome is Outcome.UNAVAILABLE else ""

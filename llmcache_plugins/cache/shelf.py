@@ -1,0 +1,131 @@
+"""Between answers and entries: opening what was found, admitting and storing what was answered.
+
+Counts everything that is refused. Whatever goes wrong here, the caller still gets its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins.budget import Budget
+from llmcache_plugins.errors import ConfigError, CorruptEntry, RepositoryError, UnstorableAnswer
+from llmcache_plugins.models import Entry, WriteStatus
+from llmcache_plugins.policy import Refusal, admit
+from llmcache_plugins.telemetry import Refused, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.loops import Tasks
+    from llmcache_plugins.models import EncodedAnswer, Found, Lease
+    from llmcache_plugins.repository import ResponseRepository
+
+__all__ = ["Opened", "Shelf", "Stored"]
+
+_log = logging.getLogger("llmcache_plugins")
+
+_REFUSALS = {
+    WriteStatus.SUPERSEDED: Refusal.SUPERSEDED,
+    WriteStatus.INVALIDATED: Refusal.INVALIDATED,
+    WriteStatus.ERR: Refusal.WRITE_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An entry and the answer in it."""
+
+    entry: Entry
+    answer: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What became of an answer: an entry, or the reason why not."""
+
+    entry: Entry | None = None
+    refusal: Refusal | None = None
+
+
+class Shelf:
+    """Puts answers on the shelf and takes them down."""
+
+    def __init__(self, repository: ResponseRepository) -> None:
+        self._repository = repository
+        self._complained = False
+
+    def open(self, codec: AnswerCodec, found: Found) -> Opened | None:
+        """Decode a found entry; None, counted, when its codec cannot read it."""
+        try:
+            return Opened(entry=found.entry, answer=codec.decode(found.entry.answer))
+        except CorruptEntry:
+            pass
+        except Exception as error:  # noqa: BLE001 - any codec, any bytes: unreadable is a miss
+            self._complain(error)
+        self._repository.telemetry.emit(Unreadable())
+        return None
+
+    def encode(self, pack: Callable[[], EncodedAnswer]) -> EncodedAnswer | None:
+        """Encode an answer; None when no codec can give it back."""
+        try:
+            return pack()
+        except UnstorableAnswer:
+            return None
+        except Exception as error:  # noqa: BLE001 - any codec, any answer: it is returned all the same
+            self._complain(error)
+            return None
+
+    def refusal_of(self, encoded: EncodedAnswer | None) -> Refusal | None:
+        """Say why an answer must not be stored, or None."""
+        if encoded is None:
+            return Refusal.NO_CODEC
+        if len(encoded.payload) > self._repository.largest_entry:
+            return Refusal.TOO_BIG
+        return admit(encoded.facts)
+
+    def refuse(self, refusal: Refusal) -> Stored:
+        """Count a refusal."""
+        self._repository.telemetry.emit(Refused(reason=refusal))
+        return Stored(refusal=refusal)
+
+    def entry_of(self, encoded: EncodedAnswer, *, ttl: float, seconds: float) -> Entry:
+        """Return the entry of an answer the provider has just given."""
+        now = time.time()
+        return Entry(answer=encoded, created=now, fresh_until=now + ttl, provider_seconds=seconds)
+
+    async def store(self, key: CacheKey, entry: Entry, *, lease: Lease, ttl: float) -> Stored:
+        """Commit an entry. Never raises; a refusal is counted."""
+        try:
+            commit = await self._repository.commit(key, entry, ttl=ttl, lease=lease)
+        except (RepositoryError, ConfigError):
+            return self.refuse(Refusal.WRITE_FAILED)
+        refusal = _REFUSALS.get(commit.status)
+        return Stored(entry=entry) if refusal is None else self.refuse(refusal)
+
+    async def store_in_time(
+        self, key: CacheKey, entry: Entry, *, lease: Lease, ttl: float, tasks: Tasks
+    ) -> Stored:
+        """Commit an entry, waiting for at most the commit budget; then it goes on in the background."""
+        storing = tasks.spawn(self.store(key, entry, lease=lease, ttl=ttl))
+        try:
+            return await Budget(self._repository.config.commit_budget).wait_for(storing)
+        except RepositoryError:
+            return Stored()
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            _log.warning(
+                "a codec raised %s; such answers are not cached", type(error).__name__, exc_info=error
+            )
+
+
+def clock() -> float:
+    """Return the time of the running loop in seconds."""
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,219 @@
+"""`InferenceGateway`: the face for async service code. Await it instead of the provider.
+
+Owns how a provider is asked: an object with `complete` (and `stream`), or a plain callable. Everything
+else is the cache's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from llmcache_plugins.answers import PlainCodec, StreamCodec
+from llmcache_plugins.cache import ResponseCache
+from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.repository import ResponseRepository
+from llmcache_plugins.telemetry import Face
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.models import Resolution
+    from llmcache_plugins.policy import CachePolicy
+
+__all__ = ["InferenceGateway", "Provider"]
+
+
+class Provider(Protocol):
+    """What a gateway asks for answers.
+
+    May also have `stream(query)`, an async iterator of chunks; `codec`, how its answers are stored
+    (default: text and JSON-like data); and `scope(query)`, a mapping of what changes an answer and is not
+    in the query, such as the address of the server.
+    """
+
+    async def complete(self, query: Any, /) -> Any:
+        """Return the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """A provider, whatever its form."""
+
+    complete: Callable[[Any], Awaitable[Any]]
+    stream: Callable[[Any], AsyncIterable[Any]] | None
+    codec: AnswerCodec
+    scope: Callable[[Any], Mapping[str, object]]
+
+
+class InferenceGateway:
+    """Answers queries from the cache, and asks the provider once for what is not there.
+
+    `provider` has `async complete(query)`, or is a callable; a synchronous one runs in a thread. `cache`
+    may be a bare `ResponseRepository`. Whatever becomes of the cache, `resolve` returns the provider's
+    answer or raises the provider's error, unchanged.
+    """
+
+    def __init__(self, provider: Any, cache: ResponseCache | ResponseRepository) -> None:
+        self._source = _source_of(provider)
+        self.cache = cache if isinstance(cache, ResponseCache) else ResponseCache(_repository(cache))
+
+    async def resolve(
+        self,
+        query: Any,
+        *,
+        policy: CachePolicy | None = None,
+        ttl: float | None = None,
+        namespace: str | None = None,
+        provider: Any = None,
+    ) -> Any:
+        """Return the answer to `query`: what the provider returned, or an equal of it.
+
+        `ttl` is in seconds (0: read, but do not store); `namespace` a trust domain other than the cache's;
+        `provider` another source for this call. Identical calls at one time share one provider call; a
+        caller that is cancelled leaves the others undisturbed.
+        """
+        resolution = await self.resolve_detailed(
+            query, policy=policy, ttl=ttl, namespace=namespace, provider=provider
+        )
+        return resolution.answer
+
+    async def resolve_detailed(
+        self,
+        query: Any,
+        *,
+        policy: CachePolicy | None = None,
+        ttl: float | None = None,
+        namespace: str | None = None,
+        provider: Any = None,
+    ) -> Resolution:
+        """Like `resolve`, and say the outcome, the key, the age, what was saved and the `Cache-Status`."""
+        source = self._source if provider is None else _source_of(provider)
+        return await self.cache.resolve(
+            query,
+            lambda: source.complete(query),
+            codec=source.codec,
+            scope=source.scope(query),
+            policy=policy,
+            ttl=ttl,
+            namespace=namespace,
+            face=Face.GATEWAY,
+        )
+
+    async def stream(
+        self,
+        query: Any,
+        *,
+        policy: CachePolicy | None = None,
+        ttl: float | None = None,
+        namespace: str | None = None,
+        provider: Any = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the answer in chunks: text, or the SDK's chunk objects.
+
+        A stream that ends is stored and serves `resolve` too; one that breaks off is not. Raises
+        `ConfigError` for a provider that cannot stream.
+        """
+        source = self._source if provider is None else _source_of(provider)
+        if source.stream is None or not isinstance(source.codec, StreamCodec):
+            raise ConfigError(
+                "this provider cannot stream: it needs stream(query), an async iterator of chunks"
+            )
+        opened = source.stream
+        chunks = self.cache.stream(
+            query,
+            lambda: _generator(opened(query)),
+            codec=source.codec,
+            scope=source.scope(query),
+            policy=policy,
+            ttl=ttl,
+            namespace=namespace,
+            face=Face.GATEWAY,
+        )
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()
+
+    def key_of(self, query: Any, *, namespace: str | None = None) -> CacheKey:
+        """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
+        scope = self._source.scope(query)
+        return self.cache.key_of(query, codec=self._source.codec, scope=scope, namespace=namespace)
+
+    async def invalidate(self, query: Any, *, namespace: str | None = None) -> bool:
+        """Forget the answer of a query, everywhere; return whether there was one.
+
+        Flights under way for it are not stored. Raises `InvalidationIncomplete` when the server has not
+        acknowledged; repeating is safe.
+        """
+        return await self.cache.delete(self.key_of(query, namespace=namespace))
+
+    async def aclose(self) -> None:
+        """Close the cache on the running loop."""
+        await self.cache.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.cache.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _repository(cache: object) -> ResponseRepository:
+    if isinstance(cache, ResponseRepository):
+        return cache
+    raise ConfigError(f"cache must be a ResponseCache or a ResponseRepository, not {type(cache).__name__}")
+
+
+def _source_of(provider: Any) -> _Source:
+    complete = getattr(provider, "complete", provider)
+    if not callable(complete):
+        raise ConfigError(
+            f"a provider has complete(query) or is a callable; {type(provider).__name__} is neither"
+        )
+    return _Source(
+        complete=_awaitable(complete),
+        stream=getattr(provider, "stream", None),
+        codec=getattr(provider, "codec", None) or PlainCodec(),
+        scope=getattr(provider, "scope", None) or _no_scope,
+    )
+
+
+def _no_scope(_query: Any) -> Mapping[str, object]:
+    return {}
+
+
+def _awaitable(complete: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
+    # A callable object's own __call__ says what it is; functools.partial is seen through.
+    is_async = inspect.iscoroutinefunction(complete) or inspect.iscoroutinefunction(
+        getattr(complete, "__call__", None)  # noqa: B004 - the attribute itself is inspected
+    )
+
+    async def ask(query: Any) -> Any:
+        # A synchronous function must not block the loop of everybody else.
+        answer = complete(query) if is_async else await asyncio.to_thread(complete, query)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    return ask
+
+
+async def _generator(chunks: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    """Make any async iterator one that can be closed, closing it too if it can be."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        close = getattr(chunks, "aclose", None) or getattr(chunks, "close", None)
+        if close is not None:
+            closing = close()
+            if inspect.isawaitable(closing):
+                await closing
