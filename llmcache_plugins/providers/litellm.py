@@ -1,0 +1,145 @@
+"""The provider for `litellm`'s module-level calls.
+
+Owns how LiteLLM's objects are read and built. The payload is the same wire format that the OpenAI provider
+and the LiteLLM cache hook write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins.providers._base import Api, WireProvider, chosen
+from llmcache_plugins.providers._wire_codec import (
+    Shape,
+    WireCodec,
+    chat_codec,
+    classes_by_type,
+    responses_codec,
+)
+
+try:
+    import litellm
+    from litellm.types.llms.base import BaseLiteLLMOpenAIResponseObject
+    from litellm.types.llms.openai import ResponsesAPIResponse, ResponsesAPIStreamingResponse
+    from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseStream
+except ImportError as error:
+    raise ImportError('LiteLLMProvider needs LiteLLM: pip install "llmcache-plugins[litellm]"') from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LiteLLMProvider"]
+
+Wire = dict[str, Any]
+
+
+class LiteLLMProvider(WireProvider):
+    """Calls `litellm.acompletion`, `litellm.aresponses` or `litellm.aembedding`.
+
+    What a cache returns has the value of what LiteLLM returned, and the same types throughout. Private
+    attributes are not kept: `_hidden_params` (headers, call id, cost) describes the call that was made, and
+    a cached answer made none. `==` of LiteLLM's models compares them too; compare `model_dump()`.
+
+    LiteLLM before 1.109 calls a stream that was cut off complete, and 1.75 mixes up the choices of a stream
+    with `n`: what it says is believed, so cache streams with a newer one. There a stream of several choices
+    is not kept, since LiteLLM passes on the end of one of them only. A streamed answer carries its usage
+    only if the query asked for it with `stream_options`.
+
+    The id of a response of the Responses API is LiteLLM's own, with its routing inside, as LiteLLM
+    returned it.
+    """
+
+    def __init__(self, *, api: Api = "chat") -> None:
+        # Looked up at each call: programs and tracing tools replace these functions.
+        names = {"chat": "acompletion", "responses": "aresponses", "embeddings": "aembedding"}
+        name = chosen(api, names)
+        super().__init__(call=lambda **arguments: getattr(litellm, name)(**arguments), codec=_CODECS[api])
+
+    def scope(self, query: Mapping[str, Any]) -> Mapping[str, object]:
+        """Return the module's `api_base` where the query has none; all else is in the query."""
+        base = getattr(litellm, "api_base", None)
+        # What is no mapping is for `complete` to refuse, with a message of its own.
+        said = isinstance(query, Mapping) and (query.get("api_base") or query.get("base_url"))
+        return {"api_base": base} if base and not said else {}
+
+
+# --- LiteLLM's classes -----------------------------------------------------------------------------------
+
+
+def _read(model: Any) -> Wire:
+    wire: Wire = model.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    return wire
+
+
+def _read_completion(model: Any) -> Wire:
+    """Return a completion with what older versions (1.75) hold and leave out of their own dumps."""
+    wire = _read(model)
+    for choice, said in zip(model.choices, wire["choices"], strict=True):
+        fields = getattr(choice.message, "provider_specific_fields", None)
+        if fields:
+            said["message"].setdefault("provider_specific_fields", fields)
+    return wire
+
+
+def _read_chunk(model: Any) -> Wire:
+    """Return a chunk without its nulls: LiteLLM sets every field of every chunk it repacks."""
+    wire: Wire = model.model_dump(
+        mode="json", by_alias=True, exclude_unset=True, exclude_none=True, warnings=False
+    )
+    return wire
+
+
+def _read_event(model: Any) -> Wire:
+    wire = _read(model)
+    response = wire.get("response")
+    if isinstance(response, dict) and isinstance(response.get("usage"), dict):
+        response["usage"] = _response_usage(response["usage"])
+    return wire
+
+
+def _response_usage(usage: Wire) -> Wire:
+    """Return usage in the words of the Responses API.
+
+    LiteLLM's logging may rewrite the usage of the last event into the words of chat completions, in place
+    and after the caller has got it.
+    """
+    if "input_tokens" in usage or "prompt_tokens" not in usage:
+        return usage
+    return {
+        "input_tokens": usage["prompt_tokens"],
+        "output_tokens": usage.get("completion_tokens", 0),
+        "total_tokens": usage.get("total_tokens", 0),
+    }
+
+
+def _shape(model: Any, *, read: Callable[[Any], Wire] = _read) -> Shape:
+    return Shape(holds=lambda value: type(value) is model, read=read, build=lambda wire: model(**wire))
+
+
+_EVENTS = classes_by_type(ResponsesAPIStreamingResponse)
+
+
+def _build_event(wire: Wire) -> Any:
+    event = _EVENTS.get(wire["type"], BaseLiteLLMOpenAIResponseObject)
+    try:
+        return event(**wire)
+    except ValueError:
+        # As LiteLLM does with events of servers that are only nearly compatible.
+        return event.model_construct(**wire)
+
+
+_EVENT = Shape(
+    holds=lambda value: isinstance(value, BaseLiteLLMOpenAIResponseObject),
+    read=_read_event,
+    build=_build_event,
+)
+
+_CODECS: dict[str, WireCodec] = {
+    "chat": chat_codec(
+        answer=_shape(ModelResponse, read=_read_completion),
+        chunk=_shape(ModelResponseStream, read=_read_chunk),
+    ),
+    "responses": responses_codec(answer=_shape(ResponsesAPIResponse), chunk=_EVENT),
+    "embeddings": WireCodec("openai.embeddings", answer=_shape(EmbeddingResponse)),
+}
