@@ -7,6 +7,7 @@ Every reply is bytes, even from a client that was made with `decode_responses=Tr
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import redis.asyncio as aioredis
@@ -16,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER
@@ -78,12 +79,17 @@ class _Server:
         self._owned = owned
 
     async def open(self) -> None:
-        info = await self._client.execute_command("INFO", "server")
+        try:
+            info = await self._client.execute_command("INFO", "server")
+        except NoPermissionError:
+            return  # then a node of a Cluster is found out by its first redirection
         if isinstance(info, dict) and str(info.get("redis_mode")) == "cluster":
             raise ConfigError("this server is a node of a Cluster: use a redis+cluster:// URL")
 
     async def ping(self) -> None:
-        await self._client.execute_command("PING")
+        # A user who may not PING is told so by a server that lives.
+        with suppress(NoPermissionError):
+            await self._client.execute_command("PING")
 
     async def load(self, sources: Iterable[str]) -> None:
         async with self._client.pipeline(transaction=False) as pipeline:
@@ -129,8 +135,7 @@ class _Cluster:
         await self._client.initialize()
 
     async def ping(self) -> None:
-        # PING goes to every node; one slot's owner being away is what a request would notice.
-        await asyncio.gather(*(node.execute_command("PING") for node in self._client.get_primaries()))
+        await asyncio.gather(*map(_ping_node, self._client.get_primaries()))
 
     async def load(self, sources: Iterable[str]) -> None:
         for source in sources:
@@ -158,6 +163,11 @@ class _Cluster:
     async def aclose(self) -> None:
         if self._owned:
             await self._client.aclose()
+
+
+async def _ping_node(node: Any) -> None:
+    with suppress(NoPermissionError):
+        await node.execute_command("PING")
 
 
 async def _run(client: Any, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:

@@ -1,0 +1,103 @@
+"""What the security page promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from entries import answer_in, entry_of, key_of
+
+from llmcache_plugins import CacheConfig, InferenceGateway, Outcome, RepositoryError, ResponseRepository
+from llmcache_plugins.models import Lease
+from llmcache_plugins.repository import new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers import Server
+
+PAGE = (Path(__file__).parent.parent / "docs" / "security.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=["valkey", "redis8"])
+def server(request: pytest.FixtureRequest) -> Server:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def least_url(server: Server) -> Iterator[str]:
+    """A URL for a user with the rights the page lists, and no others."""
+    line = re.search(r"^ACL SETUSER llmcache .*$", PAGE, re.MULTILINE)
+    assert line is not None
+    server.command(*line[0].split())
+    yield server.tcp_url.replace("redis://", "redis://llmcache:PASSWORD@")
+    server.command("ACL", "DELUSER", "llmcache")
+
+
+async def test_a_user_with_the_listed_rights_can_do_everything(least_url: str, namespace: str):
+    config = CacheConfig(namespace=namespace, max_entries=5)
+    async with ResponseRepository(least_url, config=config) as repository:
+        keys = [key_of(str(i), namespace=namespace) for i in range(10)]
+        for key in keys:
+            await repository.persist(key, entry_of("x"))
+        assert sum(found is not None for found in await repository.fetch_many(keys)) == 5
+        lease = await repository.acquire(keys[0], token=new_token())
+        assert isinstance(lease, Lease)
+        assert await repository.renew(keys[0], lease)
+        await repository.fail(keys[0], token=lease.token)
+        assert await repository.delete(keys[9])
+        assert await repository.fetch(keys[8])  # checked again after the invalidation of another key
+        assert await repository.evict_stale(max_keys=2) == 2
+        assert await repository.clear() == 2
+        assert (await repository.size()).entries == 0
+        assert repository.telemetry.stats.unreadable == 0
+
+
+async def test_and_nothing_else(least_url: str, server: Server):
+    import redis
+
+    server.command("SET", "other:data", "secret", "PX", "60000")
+    with redis.Redis.from_url(least_url, protocol=2) as client:
+        for command in ("KEYS *", "FLUSHALL", "CONFIG GET *", "GET other:data", "PUBLISH other x"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command.split())
+
+
+async def test_without_the_rights_the_call_goes_to_the_provider(server: Server, namespace: str):
+    server.command(*["ACL", "SETUSER", "nobody", "on", ">PASSWORD", "resetkeys", "nocommands", "+hello"])
+    try:
+        url = server.tcp_url.replace("redis://", "redis://nobody:PASSWORD@")
+
+        async def provider(_query: object) -> str:
+            return "answer"
+
+        repository = ResponseRepository(url, config=CacheConfig(namespace=namespace))
+        async with InferenceGateway(provider, repository) as gateway:
+            result = await gateway.resolve_detailed("question")
+            assert (result.answer, result.outcome) == ("answer", Outcome.UNAVAILABLE)
+            with pytest.raises(RepositoryError, match="refused"):
+                await repository.fetch(key_of("x", namespace=namespace))
+    finally:
+        server.command("ACL", "DELUSER", "nobody")
+
+
+async def test_no_prompt_is_stored_and_an_entry_cannot_serve_another_key(server: Server, namespace: str):
+    async def provider(_query: object) -> str:
+        return "the answer"
+
+    repository = ResponseRepository(server.url, config=CacheConfig(namespace=namespace, compress_from=10**6))
+    async with InferenceGateway(provider, repository) as gateway:
+        await gateway.resolve("a very secret question")
+        key = gateway.key_of("a very secret question")
+        stored = server.command("GET", repository.redis_key(key))
+        assert b"the answer" in stored
+        for name in server.command("KEYS", "*"):
+            assert b"secret question" not in name
+            dumped = server.command("DUMP", name)
+            assert b"secret question" not in dumped
+        other = gateway.key_of("another question")
+        server.command("SET", repository.redis_key(other), stored, "PX", "60000")
+        assert await repository.fetch(other) is None
+        assert answer_in(await repository.fetch(key)) == "the answer"
