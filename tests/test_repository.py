@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def repository(server: Server | Cluster, namespace: str) -> AsyncIterator[ResponseRepository]:
-    async with ResponseRepository(server.url, config=CacheConfig(namespace=namespace)) as repository:
+    async with opened(server, namespace=namespace) as repository:
         yield repository
 
 
 @contextlib.asynccontextmanager
 async def opened(server: Server | Cluster, **settings: Any) -> AsyncIterator[ResponseRepository]:
-    async with ResponseRepository(server.url, config=CacheConfig(**settings)) as repository:
+    # A busy machine is not what these tests are about.
+    config = CacheConfig(socket_timeout=10.0, **settings)
+    async with ResponseRepository(server.url, config=config) as repository:
         yield repository
 
 

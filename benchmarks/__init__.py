@@ -1,0 +1,1 @@
+"""What things cost, side by side with their alternatives in one run. `python -m benchmarks`."""

