@@ -45,6 +45,9 @@ class Budget:
             await self._spend_on(future)
         if not future.done():
             raise RepositoryUnavailable(f"no answer within the {self.seconds:g} s budget")
+        if future.cancelled():
+            # By its owner, who is closing: that is no cancellation of whoever waits here.
+            raise RepositoryUnavailable("the connection was closed")
         return future.result()
 
     async def _spend_on(self, future: asyncio.Future[T]) -> None:

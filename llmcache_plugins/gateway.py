@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from llmcache_plugins.policy import CachePolicy
 
 __all__ = ["InferenceGateway", "Provider"]
+
+_log = logging.getLogger("llmcache_plugins")
 
 
 class Provider(Protocol):
@@ -75,8 +78,9 @@ class InferenceGateway:
         """Return the answer to `query`: what the provider returned, or an equal of it.
 
         `ttl` is in seconds (0: read, but do not store); `namespace` a trust domain other than the cache's;
-        `provider` another source for this call. Identical calls at one time share one provider call; a
-        caller that is cancelled leaves the others undisturbed.
+        `provider` another source for this call: unless the query says which model is meant, or the
+        provider's `scope` does, both sources share an entry. Identical calls at one time share one provider
+        call; a caller that is cancelled leaves the others undisturbed.
         """
         resolution = await self.resolve_detailed(
             query, policy=policy, ttl=ttl, namespace=namespace, provider=provider
@@ -200,10 +204,18 @@ def _awaitable(complete: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]
 
     async def ask(query: Any) -> Any:
         # A synchronous function must not block the loop of everybody else.
-        answer = complete(query) if is_async else await asyncio.to_thread(complete, query)
+        answer = complete(query) if is_async else await asyncio.to_thread(_in_thread, complete, query)
         return await answer if inspect.isawaitable(answer) else answer
 
     return ask
+
+
+def _in_thread(complete: Callable[[Any], Any], query: Any) -> Any:
+    try:
+        return complete(query)
+    except StopIteration as error:
+        # A future cannot carry it: whoever waits would wait for ever.
+        raise RuntimeError("the provider raised StopIteration") from error
 
 
 async def _generator(chunks: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
@@ -212,8 +224,14 @@ async def _generator(chunks: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         async for chunk in chunks:
             yield chunk
     finally:
-        close = getattr(chunks, "aclose", None) or getattr(chunks, "close", None)
-        if close is not None:
-            closing = close()
-            if inspect.isawaitable(closing):
-                await closing
+        await _close(chunks)
+
+
+async def _close(chunks: AsyncIterable[Any]) -> None:
+    close = getattr(chunks, "aclose", None) or getattr(chunks, "close", None)
+    try:
+        closing = close() if close is not None else None
+        if inspect.isawaitable(closing):
+            await closing
+    except Exception as error:  # noqa: BLE001 - it must replace neither the provider's error nor the answer
+        _log.warning("closing a provider's stream raised %s", type(error).__name__)

@@ -50,8 +50,10 @@ class PerLoop(Generic[T]):
         self._here = {}
 
     def _forget_closed_loops(self) -> None:
-        for loop in [loop for loop in self._here if loop.is_closed()]:
-            del self._here[loop]
+        # Copied in one step: threads with loops of their own come and go meanwhile.
+        for loop in list(self._here):
+            if loop.is_closed():
+                self._here.pop(loop, None)
 
 
 class Tasks:
@@ -59,6 +61,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in a task of its own."""
@@ -67,18 +70,40 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    def spawn_later(self, seconds: float, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run `work()` in a task of its own after a while, unless all is ended before.
+
+        A timer and not a task that sleeps: a loop that shuts down meanwhile has nothing to complain about.
+        """
+
+        def begin() -> None:
+            self._timers.discard(timer)
+            self.spawn(work())
+
+        timer = asyncio.get_running_loop().call_later(seconds, begin)
+        self._timers.add(timer)
+
     async def finish(self, *, timeout: float) -> None:
-        """Wait for what is under way, at most `timeout` seconds, then cancel the rest."""
-        if others := self._others():
-            await asyncio.wait(others, timeout=timeout)
+        """Wait for what is under way, and what it starts, at most `timeout` seconds; cancel the rest."""
+        self._cancel_timers()
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeout
+        while (others := self._others()) and clock() < until:
+            await asyncio.wait(others, timeout=until - clock())
         await self.cancel()
 
     async def cancel(self) -> None:
         """Cancel what is under way and wait for its end."""
+        self._cancel_timers()
         others = self._others()
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
 
     def _others(self) -> list[asyncio.Task[Any]]:
         current = asyncio.current_task()

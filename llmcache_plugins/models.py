@@ -149,6 +149,8 @@ class WriteStatus(enum.StrEnum):
     """A newer answer was there."""
     INVALIDATED = "INVALIDATED"
     """The key was invalidated after the flight began."""
+    TOO_BIG = "TOO_BIG"
+    """It alone would exceed a bound."""
     ERR = "ERR"
     """The server refused, for lack of memory for instance."""
     NOT_WANTED = "NOT_WANTED"

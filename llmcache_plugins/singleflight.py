@@ -31,6 +31,11 @@ class _Flight(Generic[T]):
         self.task = task
         self.callers = 0
 
+    @property
+    def gave_itself_up(self) -> bool:
+        """Whether it ended as cancelled although nobody has cancelled it."""
+        return self.task.cancelled() and not self.task.cancelling()
+
 
 class Flights(Generic[K, T]):
     """The flights under way."""
@@ -42,20 +47,20 @@ class Flights(Generic[K, T]):
     async def join(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
         """Wait for the flight of `key`, started by `start` if there is none.
 
-        Returns its result, and whether this call started it. What the flight raises, all its callers get.
+        Returns its result, and whether this call started it. What the flight raises, all its callers get;
+        but a cancellation from inside it, a client's own time limit perhaps, only the one that started it.
         """
-        flights = self._per_loop.current()
-        flight = flights.get(key)
-        led = flight is None
-        if flight is None:
-            flight = self._take_off(flights, key, start)
-        flight.callers += 1
-        try:
-            return await asyncio.shield(flight.task), led
-        finally:
-            flight.callers -= 1
-            if flight.callers == 0 and not flight.task.done():
-                await self._abandon(flights, key, flight)
+        while True:
+            flights = self._per_loop.current()
+            flight = flights.get(key)
+            led = flight is None or flight.gave_itself_up
+            if flight is None or led:
+                flight = self._take_off(flights, key, start)
+            try:
+                return await self._stay(flights, key, flight), led
+            except asyncio.CancelledError:
+                if led or not flight.gave_itself_up or _is_cancelled(asyncio.current_task()):
+                    raise
 
     def detach(self, matches: Callable[[K], bool]) -> None:
         """Let newcomers start flights of their own for these keys; who waits already goes on waiting."""
@@ -68,12 +73,23 @@ class Flights(Generic[K, T]):
         return len(self._per_loop.current())
 
     async def aclose(self) -> None:
-        """Cancel the flights of the running loop and wait for their end."""
-        flights = self._per_loop.pop() or {}
-        tasks = [flight.task for flight in flights.values()]
+        """Cancel the flights of the running loop that nobody waits for any more, and wait for their end.
+
+        One that somebody waits for is that caller's: closing a cache cancels no call.
+        """
+        tasks = [flight.task for flight in self._per_loop.current().values() if flight.callers == 0]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stay(self, flights: dict[K, _Flight[T]], key: K, flight: _Flight[T]) -> T:
+        flight.callers += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.callers -= 1
+            if flight.callers == 0 and not flight.task.done():
+                await self._abandon(flights, key, flight)
 
     def _take_off(
         self, flights: dict[K, _Flight[T]], key: K, start: Callable[[], Coroutine[Any, Any, T]]
@@ -99,3 +115,7 @@ class Flights(Generic[K, T]):
         if not flight.task.cancelling():
             flight.task.cancel()
         await asyncio.wait((flight.task,), timeout=_LET_GO)
+
+
+def _is_cancelled(task: asyncio.Task[Any] | None) -> bool:
+    return task is not None and task.cancelling() > 0

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio as aioredis
 from entries import answer_in, entry_of, key_of
+from faultproxy import FaultProxy
 from redis.asyncio.cluster import RedisCluster
+from servers import redis_server
 from waiting import wait_until_async
 
-from llmcache_plugins import CacheConfig, ConfigError, ResponseRepository
+from llmcache_plugins import CacheConfig, ConfigError, RepositoryError, ResponseRepository
+from llmcache_plugins.budget import Budget
 from llmcache_plugins.models import Found, Lease, Wait, WriteStatus
 from llmcache_plugins.repository import new_token
 from llmcache_plugins.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from servers import Cluster, Server
 
@@ -154,6 +158,31 @@ class TestUnreadable:
         assert commit.status is WriteStatus.OK
         assert answer_in(await repository.fetch(key)) == "healed"
 
+    @pytest.mark.parametrize("how", ["delete", "persist", "acquire"])
+    async def test_a_foreign_time_does_not_disable_the_namespace(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str, how: str
+    ):
+        key = key_of("foreign", namespace=namespace)
+        other = key_of("another", namespace=namespace)
+        header = b"0000000000000001" + b"9999999999999999" * 3
+        server.command("SET", repository.redis_key(key), header + b"body", "PX", 60_000)
+        if how == "delete":
+            await repository.delete(key)
+        elif how == "persist":
+            await repository.persist(key, entry_of("ours"))
+        else:
+            lease = await repository.acquire(key, token=new_token())
+            assert isinstance(lease, Lease)
+        for later in (key, other):
+            await repository.persist(later, entry_of("ours"))
+            assert answer_in(await repository.fetch(later)) == "ours"
+
+    async def test_a_foreign_key_of_odd_bytes_does_not_stop_a_clear(
+        self, repository: ResponseRepository, valkey: Server, namespace: str
+    ):
+        valkey.command("SET", f"llm:{{{namespace}.0}}:".encode() + b"\xff\xfe", "x", "PX", 60_000)
+        await repository.clear()
+
 
 class TestRoundTrips:
     async def test_reads_of_one_moment_travel_together(self, redis8: Server, namespace: str):
@@ -195,7 +224,49 @@ class TestRoundTrips:
         assert await repository.fetch(key)
 
 
+class TestClosing:
+    @pytest.mark.parametrize("turns", range(6))
+    async def test_closing_in_the_midst_of_a_call_leaves_nobody_waiting(
+        self, valkey: Server, namespace: str, turns: int
+    ):
+        async with opened(valkey, namespace=namespace) as repository:
+            key = key_of("asked", namespace=namespace)
+            calls = [
+                asyncio.ensure_future(call)
+                for _ in range(100)
+                for call in (repository.persist(key, entry_of("x")), repository.fetch(key))
+            ]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await repository.aclose()
+            replies = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+            assert all(not isinstance(r, BaseException) or isinstance(r, RepositoryError) for r in replies)
+
+
 class TestInvalidation:
+    async def test_a_full_server_stores_no_more_but_can_be_told_what_must_go(
+        self, tmp_path: Path, namespace: str
+    ):
+        with redis_server(tmp_path, "--maxmemory-policy", "noeviction") as full:
+            async with opened(full, namespace=namespace) as repository:
+                one, two = key_of("one", namespace=namespace), key_of("two", namespace=namespace)
+                await repository.persist(one, entry_of("x"))
+                await repository.persist(two, entry_of("x"))
+                under_way = await repository.acquire(key_of("three", namespace=namespace), token=new_token())
+                full.command("CONFIG", "SET", "maxmemory", "1mb")
+                assert isinstance(under_way, Lease)
+                three = key_of("three", namespace=namespace)
+                commit = await repository.commit(three, entry_of("x"), ttl=60, lease=under_way)
+                assert commit.status is WriteStatus.ERR
+                assert "maxmemory" in commit.detail
+                with pytest.raises(RepositoryError, match="OutOfMemory"):
+                    await repository.persist(key_of("four", namespace=namespace), entry_of("x"))
+                assert await repository.delete(one)
+                assert await repository.clear() == 1
+                full.command("CONFIG", "SET", "maxmemory", "0")
+                assert await repository.fetch(two) is None
+                assert isinstance(await repository.acquire(three, token=new_token()), Lease)
+
     async def test_delete_removes_one_and_only_one(self, repository: ResponseRepository, namespace: str):
         gone, stays = key_of("gone", namespace=namespace), key_of("stays", namespace=namespace)
         await repository.persist(gone, entry_of("x"))
@@ -462,6 +533,44 @@ class TestBounds:
                 await repository.persist(key_of(f"long {i}", namespace=namespace), entry_of("x"))
             assert (await repository.size()).entries < 700
 
+    async def test_one_answer_too_big_for_the_bound_does_not_push_all_others_out(
+        self, valkey: Server, namespace: str
+    ):
+        async with opened(valkey, namespace=namespace, max_bytes=20_000, compress_from=10**6) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(10)]
+            for key in keys:
+                await repository.persist(key, entry_of("x" * 500))
+            big = await repository.persist(key_of("big", namespace=namespace), entry_of("x" * 19_990))
+            assert big.status is WriteStatus.TOO_BIG
+            assert all(await repository.fetch_many(keys))
+
+    async def test_an_answer_beyond_the_limit_of_one_entry_is_not_stored(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        big = await repository.persist(key_of("big", namespace=namespace), entry_of("x" * 1_100_000))
+        assert big.status is WriteStatus.TOO_BIG
+
+    async def test_the_newest_entry_is_never_the_one_that_goes(self, valkey: Server, namespace: str):
+        """Neither when the log was lost, nor when the server's clock stepped back."""
+        async with opened(
+            valkey, namespace=namespace, max_entries=5, max_bytes=3_000, max_entry_bytes=2_000
+        ) as repository:
+            for i in range(20):
+                await repository.persist(key_of(str(i), namespace=namespace), entry_of("x" * 400))
+            log = f"llm:{{{namespace}.0}}:log"
+            valkey.command("DEL", log)
+            newest = key_of("newest", namespace=namespace)
+            await repository.persist(newest, entry_of("x"))
+            assert await repository.fetch(newest)
+            ahead = 3_000_000_000_000_000
+            for i, member in enumerate(valkey.command("ZRANGE", log, 0, -1)):
+                valkey.command("ZADD", log, ahead + i, member)
+            valkey.command("HSET", f"llm:{{{namespace}.0}}:marks", "clock", f"{ahead + 100:016d}")
+            for i in range(10):
+                newer = key_of(f"newer {i}", namespace=namespace)
+                await repository.persist(newer, entry_of("x"))
+                assert await repository.fetch(newer)
+
     @pytest.mark.parametrize("lost", ["log", "size"])
     async def test_losing_the_books_loses_no_entry_and_the_bound_returns(
         self, valkey: Server, namespace: str, lost: str
@@ -525,6 +634,26 @@ class TestClients:
         async with ResponseRepository(url, config=CacheConfig(namespace=namespace)) as repository:
             with pytest.raises(ConfigError, match=r"redis://"):
                 await repository.ping()
+
+    async def test_what_the_server_says_is_passed_on_without_our_keys(self, tmp_path: Path, namespace: str):
+        with redis_server(tmp_path, "--rename-command", "EVALSHA", "") as server:
+            async with opened(server, namespace=namespace) as repository:
+                with pytest.raises(RepositoryError) as raised:
+                    await repository.persist(key_of("x", namespace=namespace), entry_of("x"))
+                assert namespace not in str(raised.value)
+                assert "unknown command" in str(raised.value)
+
+    async def test_one_budget_serves_many_keys(self, valkey: Server, namespace: str):
+        async with opened(valkey, namespace=namespace) as repository:
+            keys = [key_of(str(i), namespace=namespace) for i in range(40)]
+            for key in keys:
+                await repository.persist(key, entry_of("x"))
+            valkey.command("DEL", f"llm:{{{namespace}.0}}:epoch")  # so that each needs a second look
+            async with FaultProxy(valkey.url) as proxy:
+                proxy.delay = 0.01
+                config = CacheConfig(namespace=namespace)
+                async with ResponseRepository(proxy.url, config=config) as distant:
+                    assert all(await distant.fetch_many(keys, budget=Budget(0.2)))
 
     async def test_two_caches_on_one_server_do_not_share_counts(self, valkey: Server, namespace: str):
         one = ResponseRepository(valkey.url, telemetry=Telemetry())

@@ -14,12 +14,14 @@ When the repository does not answer within the budget the provider is called at 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache.claim import Claim
+from llmcache_plugins.cache.held import holding
 from llmcache_plugins.cache.job import Job, Landing
 from llmcache_plugins.cache.shelf import Opened, Shelf, Stored, clock
 from llmcache_plugins.errors import ConfigError, RepositoryError
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llmcache_plugins.loops import Tasks
-    from llmcache_plugins.models import EncodedAnswer
+    from llmcache_plugins.models import EncodedAnswer, Entry
     from llmcache_plugins.repository import ResponseRepository
     from llmcache_plugins.telemetry import Telemetry
 
@@ -48,11 +50,14 @@ class _Ready:
 
     opened: Opened
     waited: bool
+    asked_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Alone:
-    """The repository did not answer: call without it."""
+    """Call without a lease: the repository did not answer, or waiting is forbidden."""
+
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,46 +88,56 @@ class Crew:
         self._shelf = shelf
         self._telemetry = repository.telemetry
 
-    async def fly(self, job: Job, tasks: Tasks) -> Landing:
-        """Resolve a job. Raises only what the provider raises."""
+    async def fly(self, job: Job, tasks: Tasks, *, may_wait: bool = True) -> Landing:
+        """Resolve a job. Raises only what the provider raises.
+
+        Without `may_wait` it gets a hit, a lease or a plain call, but waits for no other process.
+        """
         await self._repository.ready()
         claim = Claim(self._repository, job.key, tasks=tasks)
         try:
-            turn = await self._take_turn(job, claim)
+            turn = await self._take_turn(job, claim, may_wait=may_wait)
         except BaseException:
             await claim.let_go()
             raise
         if isinstance(turn, _Ready):
             return _landed(turn)
-        if isinstance(turn, Lease):
-            return await self._lead(job, claim, turn, tasks)
-        return await self._go_alone(job, claim, tasks)
+        with holding():
+            if isinstance(turn, Lease):
+                return await self._lead(job, claim, turn, tasks)
+            return await self._go_alone(job, claim, turn.outcome, tasks)
 
-    async def _take_turn(self, job: Job, claim: Claim) -> _Ready | Lease | _Alone:
+    async def _take_turn(self, job: Job, claim: Claim, *, may_wait: bool) -> _Ready | Lease | _Alone:
         budget = Budget(self._repository.config.lookup_budget)
+        asked_at = clock()
         try:
             found = await self._repository.look_up(job.key, budget=budget)
             opened = self._shelf.open(job.codec, found) if isinstance(found, Found) else None
             if opened is not None:
-                return _Ready(opened=opened, waited=False)
-            return await self._queue(job, claim, budget, seen=_fence(found))
+                return _Ready(opened=opened, waited=False, asked_at=asked_at)
+            return await self._queue(job, claim, budget, seen=_fence(found), may_wait=may_wait)
         except (RepositoryError, ConfigError):
-            return _Alone()
+            return _Alone(outcome=Outcome.UNAVAILABLE)
 
-    async def _queue(self, job: Job, claim: Claim, budget: Budget, *, seen: str) -> _Ready | Lease:
+    async def _queue(
+        self, job: Job, claim: Claim, budget: Budget, *, seen: str, may_wait: bool
+    ) -> _Ready | Lease | _Alone:
         give_up_at = clock() + self._repository.config.follow_for
         pause, waited = _FIRST_POLL, False
         mode: Literal["lead", "fence"] = "lead"
         while True:
+            asked_at = clock()
             reply = await claim.ask(budget, mode=mode, seen=seen)
             if isinstance(reply, Lease):
                 return reply
             if isinstance(reply, Found):
                 opened = self._shelf.open(job.codec, reply)
                 if opened is not None:
-                    return _Ready(opened=opened, waited=waited)
+                    return _Ready(opened=opened, waited=waited, asked_at=asked_at)
                 seen = reply.fence
                 continue
+            if not may_wait:
+                return _Alone(outcome=Outcome.MISS)
             if not waited:
                 waited = True
                 self._emit(LeaseStep.FOLLOWED)
@@ -135,43 +150,65 @@ class Crew:
 
     async def _lead(self, job: Job, claim: Claim, lease: Lease, tasks: Tasks) -> Landing:
         self._emit(LeaseStep.LED)
-        heartbeat = tasks.spawn(claim.keep(lease))
+        # Ends with this flight, and not with the cache: closing that does not end a call.
+        heartbeat = asyncio.create_task(claim.keep(lease))
         try:
             answered = await call_provider(job.call, self._telemetry)
         except BaseException:
+            heartbeat.cancel()
             await claim.let_go()
             raise
-        finally:
-            heartbeat.cancel()
+        heartbeat.cancel()
         encoded = self._encode(job, answered)
         refusal = self._shelf.refusal_of(encoded)
+        judged_at = clock()
         if encoded is None or refusal is not None:
-            await claim.let_go()
             stored = self._shelf.refuse(refusal or Refusal.NO_CODEC)
+            is_void = await claim.let_go()
         else:
             entry = self._shelf.entry_of(encoded, ttl=job.ttl, seconds=answered.seconds)
-            stored = await self._shelf.store_in_time(job.key, entry, lease=lease, ttl=job.ttl, tasks=tasks)
-        return _called(Outcome.MISS, answered, encoded, stored)
+            stored = await self._shelf.in_time(tasks.spawn(self._store(job, claim, entry, lease)))
+            is_void = stored.refusal is Refusal.INVALIDATED
+        return _called(Outcome.MISS, answered, encoded, stored, is_void=is_void, judged_at=judged_at)
 
-    async def _go_alone(self, job: Job, claim: Claim, tasks: Tasks) -> Landing:
+    async def _go_alone(self, job: Job, claim: Claim, outcome: Outcome, tasks: Tasks) -> Landing:
+        # Nobody waits for a server that kept this call waiting: what is left to do with it is done in the
+        # background.
         claim.ask_later()
         try:
             answered = await call_provider(job.call, self._telemetry)
-        except BaseException:
+        except asyncio.CancelledError:
             await claim.let_go()
+            raise
+        except BaseException:
+            tasks.spawn(claim.let_go())
             raise
         encoded = self._encode(job, answered)
         refusal = self._shelf.refusal_of(encoded)
-        lease = claim.late_lease(called_at=answered.called_at)
-        if encoded is not None and refusal is None and lease is not None:
-            # Nobody waits for a server that kept this call waiting.
-            entry = self._shelf.entry_of(encoded, ttl=job.ttl, seconds=answered.seconds)
-            tasks.spawn(self._shelf.store(job.key, entry, lease=lease, ttl=job.ttl))
-            stored = Stored()
+        if encoded is None or refusal is not None:
+            tasks.spawn(claim.let_go())
+            stored = self._shelf.refuse(refusal or Refusal.NO_CODEC)
         else:
+            entry = self._shelf.entry_of(encoded, ttl=job.ttl, seconds=answered.seconds)
+            tasks.spawn(self._store_late(job, claim, entry, called_at=answered.called_at))
+            stored = Stored()
+        return _called(outcome, answered, encoded, stored)
+
+    async def _store_late(self, job: Job, claim: Claim, entry: Entry, *, called_at: float) -> None:
+        lease = await claim.late_lease(called_at=called_at)
+        if lease is not None:
+            await self._store(job, claim, entry, lease)
+        else:
+            self._shelf.refuse(Refusal.NOT_LEASED)
             await claim.let_go()
-            stored = self._shelf.refuse(refusal or Refusal.NOT_LEASED)
-        return _called(Outcome.UNAVAILABLE, answered, encoded, stored)
+
+    async def _store(self, job: Job, claim: Claim, entry: Entry, lease: Lease) -> Stored:
+        stored = await self._shelf.store(job.key, entry, lease=lease, ttl=job.ttl)
+        if stored.refusal is Refusal.WRITE_FAILED:
+            # The script that stores is also what releases the lease.
+            claim.withdraw()
+        claim.settle_renewal()
+        return stored
 
     def _encode(self, job: Job, answered: Answered) -> EncodedAnswer | None:
         encoded = self._shelf.encode(lambda: job.codec.encode(answered.answer))
@@ -198,15 +235,25 @@ def _landed(ready: _Ready) -> Landing:
         answer=ready.opened.answer,
         encoded=ready.opened.entry.answer,
         entry=ready.opened.entry,
+        judged_at=ready.asked_at,
     )
 
 
-def _called(outcome: Outcome, answered: Answered, encoded: EncodedAnswer | None, stored: Stored) -> Landing:
+def _called(
+    outcome: Outcome,
+    answered: Answered,
+    encoded: EncodedAnswer | None,
+    stored: Stored,
+    *,
+    is_void: bool = False,
+    judged_at: float = math.inf,
+) -> Landing:
     return Landing(
         outcome=outcome,
         answer=answered.answer,
         encoded=encoded,
         entry=stored.entry,
         refusal=str(stored.refusal or ""),
-        is_void=stored.refusal is Refusal.INVALIDATED,
+        is_void=is_void,
+        judged_at=judged_at,
     )

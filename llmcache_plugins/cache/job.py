@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,3 +42,12 @@ class Landing:
     refusal: str = ""
     is_void: bool = False
     """The key was invalidated during the flight: only its own caller may keep the answer."""
+    judged_at: float = math.inf
+    """When (the loop's clock) the server was last asked whether the answer is valid."""
+
+    def serves(self, *, since: float) -> bool:
+        """Say whether the answer may be given to a caller that began to wait at `since`.
+
+        An invalidation may have been acknowledged after the server was asked and before that caller came.
+        """
+        return not self.is_void and since <= self.judged_at

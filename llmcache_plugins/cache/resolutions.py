@@ -43,7 +43,7 @@ def of_call(
 def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool) -> Resolution:
     """Return what one of a flight's callers gets; `led` is the one that started it."""
     # Whoever leads keeps the object; the others get one each, so that none sees what another does to it.
-    answer = landing.answer if led or landing.encoded is None else codec.decode(landing.encoded)
+    answer = landing.answer if led else _own_copy(landing, codec)
     if landing.outcome is Outcome.HIT and landing.entry is not None:
         return of_entry(key, landing.entry, answer)
     outcome = landing.outcome if led else Outcome.COALESCED
@@ -57,6 +57,15 @@ def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool
         tokens_saved=landing.encoded.facts.usage if landing.encoded is not None else None,
         cache_status=cache_status(outcome),
     )
+
+
+def _own_copy(landing: Landing, codec: AnswerCodec) -> Any:
+    if landing.encoded is None:
+        return landing.answer
+    try:
+        return codec.decode(landing.encoded)
+    except Exception:  # noqa: BLE001 - any codec: a shared answer is better than none
+        return landing.answer
 
 
 def _detail_of(outcome: Outcome) -> str:

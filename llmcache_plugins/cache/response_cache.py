@@ -14,6 +14,7 @@ from llmcache_plugins.answers import PlainCodec
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.flight import Crew, call_provider
+from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.job import Job, Landing
 from llmcache_plugins.cache.shelf import Shelf, clock
 from llmcache_plugins.cache.streaming import Replay, Streamer, StreamJob
@@ -41,7 +42,7 @@ _log = logging.getLogger("llmcache_plugins")
 
 _PLAIN = PlainCodec()
 _MOST_ROUNDS = 2
-"""How often a follower whose flight was invalidated joins another before it calls by itself."""
+"""How often a caller joins a flight whose answer may be older than itself before it flies alone."""
 
 
 class ResponseCache:
@@ -199,7 +200,10 @@ class ResponseCache:
         return stats
 
     async def aclose(self) -> None:
-        """End the flights of the running loop, finish what is being stored, close the connections."""
+        """Finish what is being stored on the running loop, close the connections.
+
+        Calls that somebody still waits for go on, and get their answers.
+        """
         await self._flights.aclose()
         if (tasks := self._tasks.pop()) is not None:
             await tasks.finish(timeout=self.config.commit_budget)
@@ -228,14 +232,16 @@ class ResponseCache:
             return None
 
     async def _resolve(self, job: Job) -> Resolution:
-        for _ in range(_MOST_ROUNDS):
+        since, may_wait = clock(), not is_held()
+        for _ in range(_MOST_ROUNDS if may_wait else 0):
             landing, led = await self._flights.join(job.key, lambda: self._fly(job))
-            if led or not landing.is_void:
+            if led or landing.serves(since=since):
                 return resolutions.of_landing(job.key, landing, codec=job.codec, led=led)
-        return resolutions.of_landing(job.key, await self._fly(job), codec=job.codec, led=True)
+        landing = await self._fly(job, may_wait=may_wait)
+        return resolutions.of_landing(job.key, landing, codec=job.codec, led=True)
 
-    def _fly(self, job: Job) -> Coroutine[Any, Any, Landing]:
-        return self._crew.fly(job, self._tasks.current())
+    def _fly(self, job: Job, *, may_wait: bool = True) -> Coroutine[Any, Any, Landing]:
+        return self._crew.fly(job, self._tasks.current(), may_wait=may_wait)
 
     async def _read_or_call(self, job: Job) -> Resolution:
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.errors import ConfigError, CorruptEntry, RepositoryError, UnstorableAnswer
-from llmcache_plugins.models import Entry, WriteStatus
+from llmcache_plugins.models import AnswerFacts, Entry, WriteStatus
 from llmcache_plugins.policy import Refusal, admit
 from llmcache_plugins.telemetry import Refused, Unreadable
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.answers import AnswerCodec
     from llmcache_plugins.keys import CacheKey
-    from llmcache_plugins.loops import Tasks
     from llmcache_plugins.models import EncodedAnswer, Found, Lease
     from llmcache_plugins.repository import ResponseRepository
 
@@ -33,6 +32,7 @@ _log = logging.getLogger("llmcache_plugins")
 _REFUSALS = {
     WriteStatus.SUPERSEDED: Refusal.SUPERSEDED,
     WriteStatus.INVALIDATED: Refusal.INVALIDATED,
+    WriteStatus.TOO_BIG: Refusal.TOO_BIG,
     WriteStatus.ERR: Refusal.WRITE_FAILED,
 }
 
@@ -74,12 +74,13 @@ class Shelf:
     def encode(self, pack: Callable[[], EncodedAnswer]) -> EncodedAnswer | None:
         """Encode an answer; None when no codec can give it back."""
         try:
-            return pack()
+            encoded = _complete(pack())
         except UnstorableAnswer:
             return None
         except Exception as error:  # noqa: BLE001 - any codec, any answer: it is returned all the same
             self._complain(error)
             return None
+        return encoded
 
     def refusal_of(self, encoded: EncodedAnswer | None) -> Refusal | None:
         """Say why an answer must not be stored, or None."""
@@ -87,7 +88,11 @@ class Shelf:
             return Refusal.NO_CODEC
         if len(encoded.payload) > self._repository.largest_entry:
             return Refusal.TOO_BIG
-        return admit(encoded.facts)
+        try:
+            return admit(encoded.facts)
+        except Exception as error:  # noqa: BLE001 - any codec, any facts: the answer is returned all the same
+            self._complain(error)
+            return Refusal.NO_CODEC
 
     def refuse(self, refusal: Refusal) -> Stored:
         """Count a refusal."""
@@ -105,14 +110,14 @@ class Shelf:
             commit = await self._repository.commit(key, entry, ttl=ttl, lease=lease)
         except (RepositoryError, ConfigError):
             return self.refuse(Refusal.WRITE_FAILED)
+        except Exception as error:  # noqa: BLE001 - facts that cannot be packed, for one
+            self._complain(error)
+            return self.refuse(Refusal.WRITE_FAILED)
         refusal = _REFUSALS.get(commit.status)
         return Stored(entry=entry) if refusal is None else self.refuse(refusal)
 
-    async def store_in_time(
-        self, key: CacheKey, entry: Entry, *, lease: Lease, ttl: float, tasks: Tasks
-    ) -> Stored:
-        """Commit an entry, waiting for at most the commit budget; then it goes on in the background."""
-        storing = tasks.spawn(self.store(key, entry, lease=lease, ttl=ttl))
+    async def in_time(self, storing: asyncio.Task[Stored]) -> Stored:
+        """Wait for `store` for at most the commit budget; then it goes on in the background."""
         try:
             return await Budget(self._repository.config.commit_budget).wait_for(storing)
         except RepositoryError:
@@ -121,9 +126,14 @@ class Shelf:
     def _complain(self, error: Exception) -> None:
         if not self._complained:
             self._complained = True
-            _log.warning(
-                "a codec raised %s; such answers are not cached", type(error).__name__, exc_info=error
-            )
+            # Only its name: what an error says of an answer may be the answer.
+            _log.warning("a codec raised %s; such answers are not cached", type(error).__name__)
+
+
+def _complete(encoded: EncodedAnswer) -> EncodedAnswer:
+    if not isinstance(encoded.facts, AnswerFacts):
+        raise TypeError("an encoded answer needs its facts")
+    return encoded
 
 
 def clock() -> float:

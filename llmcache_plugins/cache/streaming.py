@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from llmcache_plugins.answers import StreamCodec
-    from llmcache_plugins.cache.shelf import Shelf
+    from llmcache_plugins.cache.shelf import Shelf, Stored
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
     from llmcache_plugins.models import EncodedAnswer, Entry
@@ -89,7 +89,7 @@ class Streamer:
     async def live(self, job: StreamJob, turn: Live, tasks: Tasks) -> AsyncGenerator[Any, None]:
         """Pass the provider's stream on, unchanged; store it at its clean end."""
         if turn.claim is not None and not turn.reachable:
-            turn.claim.ask_later()
+            turn.claim.ask_later(mode="fence")
         called_at, complete = clock(), False
         chunks: list[Any] = []
         try:
@@ -106,8 +106,7 @@ class Streamer:
         encoded = self._shelf.encode(lambda: job.codec.join(chunks))
         self._count_call(called_at, encoded, failed=False)
         if turn.claim is not None:
-            lease = turn.lease or turn.claim.late_lease(called_at=called_at)
-            await self._store(job, encoded, lease, clock() - called_at, tasks)
+            await self._keep(job, turn, encoded, called_at=called_at, tasks=tasks)
 
     async def _claim(self, job: StreamJob, claim: Claim, budget: Budget, *, seen: str) -> Replay | Live:
         reply = await claim.ask(budget, mode="fence", seen=seen)
@@ -124,17 +123,25 @@ class Streamer:
             return None
         return Replay(entry=found.entry, chunks=chunks)
 
-    async def _store(
-        self, job: StreamJob, encoded: EncodedAnswer | None, lease: Lease | None, seconds: float, tasks: Tasks
+    async def _keep(
+        self, job: StreamJob, turn: Live, encoded: EncodedAnswer | None, *, called_at: float, tasks: Tasks
     ) -> None:
         refusal = self._shelf.refusal_of(encoded)
         if encoded is None or refusal is not None:
             self._shelf.refuse(refusal or Refusal.NO_CODEC)
-        elif lease is None:
-            self._shelf.refuse(Refusal.NOT_LEASED)
-        else:
-            entry = self._shelf.entry_of(encoded, ttl=job.ttl, seconds=seconds)
-            await self._shelf.store_in_time(job.key, entry, lease=lease, ttl=job.ttl, tasks=tasks)
+            return
+        entry = self._shelf.entry_of(encoded, ttl=job.ttl, seconds=clock() - called_at)
+        storing = tasks.spawn(self._store(job, turn, entry, called_at=called_at))
+        if turn.reachable:
+            await self._shelf.in_time(storing)
+
+    async def _store(self, job: StreamJob, turn: Live, entry: Entry, *, called_at: float) -> Stored:
+        lease = turn.lease
+        if lease is None and turn.claim is not None:
+            lease = await turn.claim.late_lease(called_at=called_at, mode="fence")
+        if lease is None:
+            return self._shelf.refuse(Refusal.NOT_LEASED)
+        return await self._shelf.store(job.key, entry, lease=lease, ttl=job.ttl)
 
     def _count_call(self, called_at: float, encoded: EncodedAnswer | None, *, failed: bool) -> None:
         usage = encoded.facts.usage if encoded is not None else None

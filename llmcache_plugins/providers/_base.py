@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcache_plugins.errors import ConfigError
@@ -71,8 +72,12 @@ def _arguments(query: Mapping[str, Any], *, leaving_out: tuple[str, ...]) -> dic
 
 
 async def _close(chunks: Any) -> None:
-    """Close a stream, whatever its SDK calls that; some have nothing to close."""
+    """Close a stream, whatever its SDK calls that; some have nothing to close.
+
+    An error of closing must replace neither the provider's error nor a complete answer.
+    """
     close = getattr(chunks, "aclose", None) or getattr(chunks, "close", None)
-    closing = close() if close is not None else None
-    if inspect.isawaitable(closing):
-        await closing
+    with suppress(Exception):
+        closing = close() if close is not None else None
+        if inspect.isawaitable(closing):
+            await closing

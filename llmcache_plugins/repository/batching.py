@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from llmcache_plugins.errors import RepositoryError, RepositoryUnavailable
+from llmcache_plugins.errors import ConfigError, RepositoryError, RepositoryUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
@@ -50,7 +51,7 @@ class _TickQueue(Generic[W]):
         self,
         *,
         send: Callable[[list[W]], Awaitable[None]],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         most: int,
         heaviest: int,
     ) -> None:
@@ -61,13 +62,24 @@ class _TickQueue(Generic[W]):
         self._pending: dict[Hashable, deque[W]] = defaultdict(deque)
         self._in_flight: dict[Hashable, int] = defaultdict(int)
         self._flush_is_due = False
+        self._is_closed = False
 
     def put(self, lane: Hashable, item: W) -> None:
         """Send an item with the others of this turn."""
+        if self._is_closed:
+            _answer([item], _closed())
+            return
         self._pending[lane].append(item)
         if not self._flush_is_due:
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def close(self) -> None:
+        """Answer who still waits to be sent, and whoever comes later."""
+        self._is_closed = True
+        for queue in self._pending.values():
+            _answer(queue, _closed())
+        self._pending.clear()
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -79,9 +91,9 @@ class _TickQueue(Generic[W]):
         while queue and self._in_flight[lane] < MOST_IN_FLIGHT:
             if batch := self._take(queue):
                 self._in_flight[lane] += 1
-                self._spawn(self._run(lane, batch))
+                self._spawn(self._run(batch)).add_done_callback(partial(self._landed, lane, batch))
         if not queue:
-            del self._pending[lane]
+            self._pending.pop(lane, None)
 
     def _take(self, queue: deque[W]) -> list[W]:
         batch: list[W] = []
@@ -94,16 +106,19 @@ class _TickQueue(Generic[W]):
                 weight += item.weight
         return batch
 
-    async def _run(self, lane: Hashable, batch: list[W]) -> None:
+    async def _run(self, batch: list[W]) -> None:
         try:
             await self._send(batch)
-        except RepositoryError as error:
+        except (RepositoryError, ConfigError) as error:
             _answer(batch, error)
-        finally:
-            # Somebody still waits here only when this task is cancelled.
-            _answer(batch, RepositoryUnavailable("the connection was closed"))
-            self._in_flight[lane] -= 1
-            self._fill(lane)
+        except Exception as error:  # noqa: BLE001 - a fault of ours or of the client: everybody is told
+            _answer(batch, RepositoryError(f"reading or writing failed ({type(error).__name__})"))
+
+    def _landed(self, lane: Hashable, batch: list[W], _task: asyncio.Task[None]) -> None:
+        # Not in the task itself: one that is cancelled before its first step never gets to a `finally`.
+        _answer(batch, _closed())
+        self._in_flight[lane] -= 1
+        self._fill(lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +144,16 @@ class FetchBatcher:
         self,
         *,
         read: Callable[[Sequence[Sequence[str]]], Awaitable[Sequence[Group | Exception]]],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._read = read
         self._queue = _TickQueue[_Read](
             send=self._fetch_batch, spawn=spawn, most=MOST_READS, heaviest=MOST_READS
         )
+
+    def close(self) -> None:
+        """Answer who still waits to be sent, and whoever comes later."""
+        self._queue.close()
 
     def fetch(self, lane: Hashable, *, root: str, entry: str) -> asyncio.Future[RawEntry | Exception]:
         """Ask for one entry of a bucket and the bucket's epoch."""
@@ -201,12 +220,16 @@ class ScriptBatcher:
         self,
         *,
         run: Callable[[Sequence[Sequence[Any]]], Awaitable[Sequence[Any]]],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._run = run
         self._queue = _TickQueue[_Run](
             send=self._run_batch, spawn=spawn, most=MOST_SCRIPTS, heaviest=MOST_SCRIPT_BYTES
         )
+
+    def close(self) -> None:
+        """Answer who still waits to be sent, and whoever comes later."""
+        self._queue.close()
 
     def run(self, lane: Hashable, command: Sequence[Any]) -> asyncio.Future[Any]:
         """Run one command; its answer is the reply, or an exception."""
@@ -220,6 +243,10 @@ class ScriptBatcher:
         for asked, reply in zip(batch, replies, strict=True):
             if not asked.answer.done():
                 asked.answer.set_result(reply)
+
+
+def _closed() -> RepositoryUnavailable:
+    return RepositoryUnavailable("the connection was closed")
 
 
 def _answer(group: Iterable[_Item], error: Exception) -> None:

@@ -68,5 +68,7 @@ def translate(error: BaseException) -> LLMCacheError:
         f"{type(error).__name__}: {error}" if not isinstance(error, AuthenticationError) else "login refused"
     )
     if classify(error) is Fault.REFUSED:
-        return RepositoryError(f"the server refused a command ({what})")
+        # Redis quotes the arguments of a command it does not know.
+        said = what.partition("with args")[0].rstrip(" ,")
+        return RepositoryError(f"the server refused a command ({said})")
     return RepositoryUnavailable(f"the server did not answer ({what})")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoScriptError
 
-from llmcache_plugins.errors import ConfigError, EmbeddedServerError, RepositoryError, RepositoryUnavailable
+from llmcache_plugins.errors import ConfigError, EmbeddedServerError, RepositoryUnavailable
 from llmcache_plugins.loops import Tasks
 from llmcache_plugins.repository.batching import FetchBatcher, RawEntry, ScriptBatcher
 from llmcache_plugins.repository.breaker import Breaker
@@ -165,7 +165,7 @@ class Link:
     async def _probe(self) -> None:
         while self._breaker.is_open:
             await asyncio.sleep(PROBE_EVERY)
-            with contextlib.suppress(*FAULTS, RepositoryError, ConfigError):
+            with contextlib.suppress(Exception):  # whatever it is, the server has not answered
                 await self._sign_of_life()
                 self._breaker.close()
         self._telemetry.emit(BreakerChanged(open=False))
@@ -213,6 +213,8 @@ class Link:
     async def _close(self) -> None:
         if self.touches is not None:
             await self.touches.flush()
+        self._reads.close()
+        self._scripts.close()
         await self._tasks.cancel()
         with contextlib.suppress(*FAULTS):
             await self.topology.aclose()

@@ -99,7 +99,11 @@ class ResponseRepository:
         self, keys: Iterable[CacheKey], *, budget: Budget | None = None
     ) -> list[Found | None]:
         """Return the valid entries of many keys, in their order."""
-        return list(await asyncio.gather(*(self.fetch(key, budget=budget) for key in keys)))
+
+        async def all_of_them() -> list[Found | None]:
+            return list(await asyncio.gather(*map(self.fetch, keys)))
+
+        return await self._owned(self._links.current(), all_of_them(), budget)
 
     async def look_up(self, key: CacheKey, *, budget: Budget | None = None) -> Found | Absent:
         """Like `fetch`; a miss says which entry, if any, was read and could not be used."""
@@ -128,6 +132,8 @@ class ResponseRepository:
         seconds = self.default_ttl if ttl is None else check_ttl(ttl)
         if seconds <= 0:
             return Commit(status=WriteStatus.NOT_WANTED)
+        if len(entry.answer.payload) > self.config.max_entry_bytes:
+            return Commit(status=WriteStatus.TOO_BIG)
         return await self._commit(key, entry, seconds, Lease(token="", fence="", birth=""))
 
     async def delete(self, key: CacheKey) -> bool:
@@ -221,11 +227,21 @@ class ResponseRepository:
         """
         return await self._commit(key, entry, ttl, lease)
 
-    async def fail(self, key: CacheKey, *, token: str) -> None:
-        """Give a lease up without an answer, if it is still held by this token."""
+    async def fail(self, key: CacheKey, *, token: str, lease: Lease | None = None) -> bool:
+        """Give a lease up without storing, if it is still held by this token.
+
+        Returns whether the flight of `lease` was invalidated: others must not get its answer then.
+        """
         link = self._links.current()
         names = self._names(key, link)
-        await link.run("fail", names, {"token": token, "root": names.root, "digest": key.digest})
+        arguments: dict[str, Argument] = {
+            "token": token,
+            "fence": lease.fence if lease else "",
+            "birth": lease.birth if lease else "",
+            "root": names.root,
+            "digest": key.digest,
+        }
+        return bool(await link.run("fail", names, arguments, subjects(key.digest)))
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -383,4 +399,5 @@ class ResponseRepository:
 
 
 def _share(bound: int | None, buckets: int) -> int:
-    return _UNBOUNDED if bound is None else -(-bound // buckets)
+    # Rounded down: all buckets together never hold more than the bound (but one entry each).
+    return _UNBOUNDED if bound is None else max(1, bound // buckets)

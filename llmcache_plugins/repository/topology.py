@@ -135,7 +135,12 @@ class _Cluster:
         await self._client.initialize()
 
     async def ping(self) -> None:
-        await asyncio.gather(*map(_ping_node, self._client.get_primaries()))
+        # One answer will do: what lies on the other nodes is to be had even if one of them is away.
+        nodes = self._client.get_primaries()
+        signs = await asyncio.gather(*map(_ping_node, nodes), return_exceptions=True)
+        failed = [sign for sign in signs if isinstance(sign, BaseException)]
+        if failed and len(failed) == len(signs):
+            raise failed[0]
 
     async def load(self, sources: Iterable[str]) -> None:
         for source in sources:
@@ -191,7 +196,7 @@ async def _scan(client: Any, pattern: str) -> AsyncIterator[list[str]]:
             "SCAN", cursor or 0, "MATCH", pattern, "COUNT", _SCAN_PAGE, **_RAW
         )
         if keys:
-            yield [key.decode() if isinstance(key, bytes) else key for key in keys]
+            yield [key.decode(errors="replace") if isinstance(key, bytes) else key for key in keys]
 
 
 class _Embedded(_Server):

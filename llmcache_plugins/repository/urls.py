@@ -55,13 +55,20 @@ def parse_url(url: str | None) -> Target:
     if not separator:
         raise ConfigError(f"not a URL; use {_KNOWN}")
     if scheme == "embedded":
-        return Target(kind="embedded", directory=Path(rest).expanduser() if rest else None)
+        return Target(kind="embedded", directory=_directory(rest) if rest else None)
     if scheme not in _SERVER and scheme not in _CLUSTER:
         raise ConfigError(f"unknown scheme {scheme!r}; use {_KNOWN}")
     _check_parts(f"{scheme}://{rest}")
     if scheme in _CLUSTER:
         return Target(kind="cluster", url=f"{_CLUSTER[scheme]}://{rest}")
     return Target(kind="server", url=f"{scheme}://{rest}")
+
+
+def _directory(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"embedded://{path} names the home of a user who is not known here") from None
 
 
 def _check_parts(url: str) -> None:

@@ -24,4 +24,5 @@ local mine = digits(next_time(marks, now, clock, tonumber(fence)))
 if mode == 'lead' then
   redis.call('SET', lease, token .. mine, 'NX', 'PX', lease_ms)
 end
+keep_marks(marks, epoch, marks_ms)
 return {'LEAD', mine, birth}

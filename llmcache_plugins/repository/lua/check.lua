@@ -15,6 +15,7 @@ if is_void(marks, fence, birth, subjects) then
   unlink_entry(entry, log, size, digest)
   return {'INVALID'}
 end
+keep_marks(marks, epoch, marks_ms)
 -- SETRANGE keeps the TTL.
 redis.call('SETRANGE', entry, 48, current)
 return {'VALID'}

@@ -4,7 +4,7 @@
 -- KEYS: marks epoch entry lease log size
 -- ARGV: token fence birth version ttl_ms marks_ms oldest_us max_entries max_bytes root digest body subjects*
 -- An empty fence asks for one made now (a plain write with no flight behind it).
--- Returns {"OK" | "SUPERSEDED" | "INVALIDATED" | "ERR", evicted, detail}
+-- Returns {"OK" | "SUPERSEDED" | "INVALIDATED" | "TOO_BIG" | "ERR", evicted, detail}
 local now = server_time()
 local current_birth, clock, current_epoch = open_marks(marks, epoch, now, marks_ms)
 local stored_fence = read_header(entry)
@@ -32,8 +32,12 @@ end
 
 local replaced = length_of(entry)
 local value = version .. fence .. birth .. current_epoch .. body
--- Before the first write of the script: afterwards a server no longer minds its memory limit, and an
--- answer refused for memory must not keep the lease.
+if #value > tonumber(max_bytes) then
+  -- It alone would exceed the bound of the bucket: everything else would go, and then it as well.
+  return finish('TOO_BIG', 0, '')
+end
+-- Before the lease is deleted: after any write a server no longer minds its memory limit, and an answer
+-- refused for memory must not keep the lease.
 local written = redis.pcall('SET', entry, value, 'PX', ttl_ms)
 if type(written) == 'table' and written.err then
   return finish('ERR', 0, written.err)
@@ -50,7 +54,9 @@ if redis.call('EXISTS', size) == 0 and redis.call('EXISTS', log) == 1 then
   end
   redis.call('SET', size, string.format('%.0f', sum / math.max(#sample, 1) * redis.call('ZCARD', log)))
 end
-book(log, size, digest, #value, now)
+-- Not before what is booked already, even if the clock stepped back: the newest would go first.
+book(log, size, digest, #value, math.max(now, clock))
+keep_marks(marks, epoch, marks_ms)
 raise_ttl(log, marks_ms)
 raise_ttl(size, marks_ms)
 

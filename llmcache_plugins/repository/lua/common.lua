@@ -5,6 +5,9 @@ local function digits(number)
   return string.format('%016.0f', number)
 end
 
+-- A time in the year 2223, and below 2^53: no fence of ours is later, and numbers above it are not exact.
+local LAST_TIME = 8000000000000000
+
 local function server_time()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -12,7 +15,8 @@ end
 
 local function raise_ttl(key, milliseconds)
   if redis.call('PTTL', key) < tonumber(milliseconds) then
-    redis.call('PEXPIRE', key, milliseconds)
+    -- A tenth more than needed, so that not every script has to write.
+    redis.call('PEXPIRE', key, string.format('%.0f', milliseconds * 1.1))
   end
 end
 
@@ -27,13 +31,18 @@ local function open_marks(marks, epoch, now, milliseconds)
     redis.call('DEL', marks)
     -- The floor voids flights whose fence is older than the hash: it cannot know what they missed.
     redis.call('HSET', marks, 'birth', birth, 'clock', clock, 'floor', birth, 'epoch', current)
+    redis.call('PEXPIRE', marks, milliseconds)
     redis.call('SET', epoch, current, 'PX', milliseconds)
   elseif redis.call('EXISTS', epoch) == 0 then
     redis.call('SET', epoch, current, 'PX', milliseconds)
   end
+  return birth, tonumber(clock), current
+end
+
+-- Not first in a script: after any write a server no longer minds its memory limit.
+local function keep_marks(marks, epoch, milliseconds)
   raise_ttl(marks, milliseconds)
   raise_ttl(epoch, milliseconds)
-  return birth, tonumber(clock), current
 end
 
 -- A time later than every fence and mark of the bucket so far, even if the server's clock stepped back.
@@ -47,6 +56,9 @@ end
 local function read_header(entry)
   local head = redis.pcall('GETRANGE', entry, 0, 63)
   if type(head) ~= 'string' or #head < 64 or string.find(head, '%D') then
+    return nil
+  end
+  if tonumber(string.sub(head, 17, 32)) > LAST_TIME then
     return nil
   end
   return string.sub(head, 17, 32), string.sub(head, 33, 48)
@@ -76,6 +88,9 @@ local function length_of(entry)
 end
 
 local function book(log, size, digest, length, now)
+  if redis.call('EXISTS', log) == 0 then
+    redis.call('UNLINK', size)
+  end
   if redis.call('ZADD', log, now, digest .. ':' .. length) == 1 then
     redis.call('INCRBY', size, length)
   end

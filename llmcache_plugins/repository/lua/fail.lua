@@ -1,9 +1,11 @@
 -- Give a lease up, by its owner only.
--- KEYS: lease
--- ARGV: token root digest
--- Returns 1 | 0
-local released = release(lease, token)
-if released == 1 then
+-- KEYS: marks lease
+-- ARGV: token fence birth root digest subjects*
+-- Returns 1 if the flight was invalidated meanwhile, so that its answer must not be given to others, else 0
+if release(lease, token) == 1 then
   wake(root, digest)
 end
-return released
+if fence ~= '' and is_void(marks, fence, birth, subjects) then
+  return 1
+end
+return 0

@@ -4,6 +4,9 @@
 -- A subject "k:<digest>" is one request: its entry is unlinked here, so its mark concerns flights only and
 -- is dropped by age. Other subjects move the epoch.
 -- Returns {mark, how many entries were unlinked}
+-- A first write that frees memory: after it a full server no longer refuses those that follow, and what must
+-- not be served any more can be told so even there.
+redis.call('UNLINK', epoch)
 local now = server_time()
 local _, clock = open_marks(marks, epoch, now, marks_ms)
 local newest = 0
@@ -14,6 +17,7 @@ for i = 1, #subjects do
   end
 end
 local mark = digits(next_time(marks, now, clock, newest))
+keep_marks(marks, epoch, marks_ms)
 local unlinked, moves_epoch = 0, false
 for i = 1, #subjects do
   redis.call('HSET', marks, subjects[i], mark)

@@ -4,6 +4,7 @@
 -- ARGV: token fence birth lease_ms marks_ms root digest subjects*
 -- Returns "OK" | "LOST"
 open_marks(marks, epoch, server_time(), marks_ms)
+keep_marks(marks, epoch, marks_ms)
 if is_void(marks, fence, birth, subjects) then
   if release(lease, token) == 1 then
     wake(root, digest)
