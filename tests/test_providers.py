@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import httpx
+import httpx2
 import litellm
 import msgspec
 import openai
@@ -21,6 +23,7 @@ import pytest_asyncio
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.lib.streaming.responses._responses import ResponseStreamState
 
+from llmcache_plugins import InferenceGateway, Outcome, ResponseCache
 from llmcache_plugins.answers import AnswerCodec, StreamCodec
 from llmcache_plugins.errors import ConfigError, CorruptEntry, UnstorableAnswer
 from llmcache_plugins.policy import Refusal, admit
@@ -41,6 +44,8 @@ from llmcache_plugins.testing.provider_server import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from servers import Server
 
 pytestmark = [
     # LiteLLM builds validators for typed dicts with read-only items, which pydantic does not enforce.
@@ -557,3 +562,106 @@ def test_a_missing_sdk_names_the_extra(sdk_name, provider):
         """
     )
     assert f'pip install "llmcache-plugins[{sdk_name}]"' in output
+
+
+# --- Through the gateway ---------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def cache(valkey: Server, namespace: str) -> AsyncIterator[ResponseCache]:
+    patient = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
+    async with ResponseCache.from_url(valkey.url, namespace=namespace, **patient) as cache:
+        yield cache
+
+
+@pytest.mark.parametrize("query", QUERIES)
+async def test_the_second_call_costs_nothing_and_returns_an_equal_object(sdk, stand_in, cache, query):
+    gateway = InferenceGateway(sdk.provider(query), cache)
+    first = await gateway.resolve(sdk.spell(query))
+    reordered = dict(reversed(sdk.spell(query).items()))
+    second = await gateway.resolve_detailed(reordered)
+    assert same(second.answer, first)
+    assert second.answer is not first
+    assert second.outcome is Outcome.HIT
+    assert second.tokens_saved is not None
+    assert second.tokens_saved.total_tokens == first.usage.total_tokens
+    assert stand_in.calls == 1
+
+
+@pytest.mark.parametrize("query", STREAMED)
+async def test_what_was_resolved_streams_and_what_was_streamed_resolves(sdk, stand_in, cache, query):
+    gateway = InferenceGateway(sdk.provider(query), cache)
+    resolved = await gateway.resolve(sdk.spell(query))
+    replayed = await all_of(gateway.stream(sdk.spell(query)))
+    assert len(replayed) > 1
+    assert stand_in.calls == 1
+    codec = sdk.provider(query).codec
+    assert codec.join(replayed).facts.finish_reasons == codec.encode(resolved).facts.finish_reasons
+    if query == "chat, two choices" and sdk.name == "litellm":
+        return  # LiteLLM's own stream reports the end of one choice only: it is served, but never stored
+    streamed = await all_of(gateway.stream(sdk.spell(query, model="another")))
+    assert stand_in.calls == 2
+    answer = await gateway.resolve_detailed(sdk.spell(query, model="another"))
+    assert answer.outcome is Outcome.HIT
+    assert stand_in.calls == 2
+    assert len(streamed) > 2
+
+
+async def test_many_callers_at_once_pay_for_one_completion(sdk, stand_in, cache):
+    stand_in.script(hanging())
+    gateway = InferenceGateway(sdk.provider("chat"), cache)
+    calls = [asyncio.create_task(gateway.resolve(sdk.spell("chat"))) for _ in range(50)]
+    await stand_in.called(1)
+    stand_in.release()
+    answers = await asyncio.gather(*calls)
+    assert stand_in.calls == 1
+    assert all(same(answer, answers[0]) for answer in answers)
+    assert len({id(answer) for answer in answers}) == 50
+
+
+@pytest.mark.parametrize("behaviour", [rate_limited(), server_error(), content_filter()])
+async def test_an_error_of_the_provider_passes_the_gateway_unchanged_and_is_not_kept(
+    client, stand_in, cache, behaviour
+):
+    stand_in.script(behaviour)
+    gateway = InferenceGateway(OpenAIProvider(client), cache)
+    query = {"model": "stand-in", "messages": MESSAGES}
+    with pytest.raises(openai.APIStatusError) as raised:
+        await gateway.resolve(query)
+    assert type(raised.value) in (openai.RateLimitError, openai.InternalServerError, openai.BadRequestError)
+    assert (await gateway.resolve_detailed(query)).outcome is Outcome.MISS
+    assert (await cache.stats()).provider_failures == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"),
+    [(truncated(), Outcome.MISS), (no_choices(), Outcome.MISS), (empty_text(), Outcome.HIT)],
+)
+async def test_only_an_answer_that_is_one_is_kept(client, stand_in, cache, behaviour, outcome):
+    stand_in.script(behaviour)
+    gateway = InferenceGateway(OpenAIProvider(client), cache)
+    query = {"model": "stand-in", "messages": MESSAGES}
+    await gateway.resolve(query)
+    assert (await gateway.resolve_detailed(query)).outcome is outcome
+
+
+@pytest.mark.parametrize("behaviour", [cut_stream(), clean_eof()])
+async def test_a_broken_stream_is_never_served_as_a_whole(client, stand_in, cache, behaviour):
+    stand_in.script(behaviour)
+    gateway = InferenceGateway(OpenAIProvider(client), cache)
+    query = {"model": "stand-in", "messages": MESSAGES}
+    with contextlib.suppress(openai.APIError, httpx.HTTPError, httpx2.HTTPError):
+        await all_of(gateway.stream(query))
+    assert (await gateway.resolve_detailed(query)).outcome is Outcome.MISS
+    assert stand_in.calls == 2
+
+
+async def test_two_addresses_of_one_model_do_not_share_answers(client, stand_in, cache):
+    query = {"model": "stand-in", "messages": MESSAGES}
+    await InferenceGateway(OpenAIProvider(client), cache).resolve(query)
+    async with (
+        ProviderServer() as elsewhere,
+        openai.AsyncOpenAI(base_url=elsewhere.base_url, api_key="test") as other,
+    ):
+        result = await InferenceGateway(OpenAIProvider(other), cache).resolve_detailed(query)
+        assert (result.outcome, elsewhere.calls) == (Outcome.MISS, 1)
