@@ -66,12 +66,14 @@ class FaultProxy:
         """Close the port, and reset the connections that are open."""
         if self._server is not None:
             self._server.close()
-            await self._server.wait_closed()
-            self._server = None
         for task, client in self._pairs.items():
             _reset(client)
             task.cancel()
         await asyncio.gather(*self._pairs, return_exceptions=True)
+        if self._server is not None:
+            # Last: since Python 3.12 this waits for the open connections too.
+            await self._server.wait_closed()
+            self._server = None
 
     async def restore(self) -> None:
         """Work again, on the same address."""

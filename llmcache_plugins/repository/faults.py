@@ -46,7 +46,7 @@ class Fault(enum.Enum):
 
 
 def classify(error: BaseException) -> Fault:
-    """Say what one of `FAULTS` means."""
+    """Say what an error that the client raised means."""
     if isinstance(error, MaxConnectionsError):
         return Fault.BUSY
     if isinstance(error, RedisTimeoutError | asyncio.TimeoutError):
@@ -55,11 +55,13 @@ def classify(error: BaseException) -> Fault:
     away = (RedisConnectionError, ClusterDownError, MasterDownError, RedisClusterException, OSError)
     if isinstance(error, away) or (isinstance(error, ClusterError) and not isinstance(error, AskError)):
         return Fault.AWAY
-    return Fault.REFUSED
+    # What is no error of the client's is one below it: a closed transport of Python 3.13.0, written to,
+    # raises an AttributeError.
+    return Fault.REFUSED if isinstance(error, RedisError) else Fault.AWAY
 
 
 def translate(error: BaseException) -> LLMCacheError:
-    """Return our error for one of `FAULTS`, without anything the server was sent."""
+    """Return our error for one that the client raised, without anything the server was sent."""
     if isinstance(error, MovedError | AskError):
         return ConfigError("this server is a node of a Cluster: use a redis+cluster:// URL")
     if isinstance(error, RedisClusterException) and "cluster mode is not enabled" in str(error).lower():

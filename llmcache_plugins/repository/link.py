@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoScriptError
 
-from llmcache_plugins.errors import ConfigError, EmbeddedServerError, RepositoryUnavailable
+from llmcache_plugins.errors import ConfigError, EmbeddedServerError, LLMCacheError, RepositoryUnavailable
 from llmcache_plugins.loops import Tasks
 from llmcache_plugins.repository.batching import FetchBatcher, RawEntry, ScriptBatcher
 from llmcache_plugins.repository.breaker import Breaker
@@ -138,14 +138,14 @@ class Link:
             # A client that was handed in may retry for a minute.
             async with asyncio.timeout(self._timeout):
                 reply = await operation()
-        except FAULTS as error:
+        except LLMCacheError:
+            raise
+        except Exception as error:
             raise self._translated(error) from error
         self._breaker.succeeded()
         return reply
 
     def _translated(self, error: Exception) -> Exception:
-        if not isinstance(error, FAULTS):
-            return error
         self._note(classify(error))
         translated = translate(error)
         if isinstance(translated, ConfigError):
@@ -184,8 +184,6 @@ class Link:
         try:
             await self.topology.open()
             await self.topology.load(_SOURCES)
-        except FAULTS as error:
-            raise self._translated(error) from error
         except ConfigError as error:
             self._misconfigured = error
             self._complain(error)
@@ -196,6 +194,8 @@ class Link:
             if self._breaker.trip():
                 self._open_breaker()
             raise
+        except Exception as error:
+            raise self._translated(error) from error
 
     def _require_available(self) -> None:
         if self._misconfigured is not None:
@@ -216,7 +216,7 @@ class Link:
         self._reads.close()
         self._scripts.close()
         await self._tasks.cancel()
-        with contextlib.suppress(*FAULTS):
+        with contextlib.suppress(Exception):  # nothing more can be done with it
             await self.topology.aclose()
 
 
