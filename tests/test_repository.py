@@ -438,6 +438,22 @@ class TestLeases:
         assert isinstance(fenced, Lease)
         assert fenced.fence > leader.fence
 
+    async def test_what_is_there_can_be_left_out_of_account(
+        self, repository: ResponseRepository, namespace: str
+    ):
+        key = key_of("there", namespace=namespace)
+        await repository.persist(key, entry_of("old"))
+        found = await repository.acquire(key, token=new_token())
+        assert isinstance(found, Found)
+        judged = await repository.acquire(key, token=new_token(), mode="fence", seen=found.fence)
+        whatever = await repository.acquire(key, token=new_token(), seen="*")
+        assert isinstance(judged, Lease)
+        assert isinstance(whatever, Lease)
+        assert found.fence < judged.fence < whatever.fence
+        commit = await repository.commit(key, entry_of("new"), ttl=60, lease=whatever)
+        assert commit.status is WriteStatus.OK
+        assert answer_in(await repository.fetch(key)) == "new"
+
     async def test_a_lease_dated_back_before_an_invalidation_stores_nothing(
         self, repository: ResponseRepository, namespace: str
     ):

@@ -53,7 +53,6 @@ class Link:
         self.spawn = self._tasks.spawn
         self.touches: Touches | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._probing: asyncio.Task[None] | None = None
         self._at_loop_end: AsyncIterator[None] | None = None
         self._misconfigured: ConfigError | None = None
         self._complaints: set[str] = set()
@@ -160,7 +159,7 @@ class Link:
     def _open_breaker(self) -> None:
         self._telemetry.emit(BreakerChanged(open=True))
         _log.warning("the cache's server does not answer; calls go to the provider until it does")
-        self._probing = self.spawn(self._probe())
+        self.spawn(self._probe())
 
     async def _probe(self) -> None:
         while self._breaker.is_open:
