@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcache_plugins.budget import Budget
@@ -36,11 +37,15 @@ class Claim:
         self._repository = repository
         self._key = key
         self._tasks = tasks
-        self._token = new_token()
         self._asking: asyncio.Task[Reply] | None = None
         self._answered_at = 0.0
         self._renewing: asyncio.Task[bool] | None = None
         self._withdraw_until = asyncio.get_running_loop().time() + repository.config.max_lead
+
+    @cached_property
+    def _token(self) -> str:
+        # Made when it is first needed: a hit asks for no lease.
+        return new_token()
 
     async def ask(self, budget: Budget, *, mode: Mode = "lead", seen: str = "") -> Reply:
         """Ask and wait within the budget. Raises what the repository raises."""

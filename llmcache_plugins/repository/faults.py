@@ -33,7 +33,7 @@ from llmcache_plugins.errors import ConfigError, LLMCacheError, RepositoryError,
 __all__ = ["FAULTS", "Fault", "classify", "translate"]
 
 FAULTS = (RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
-"""Everything the client may raise because of the server. Nothing less will do, and nothing more is caught."""
+"""Everything the client raises by its own account because of the server. Nothing less will do."""
 
 
 class Fault(enum.Enum):
