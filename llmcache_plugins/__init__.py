@@ -12,6 +12,7 @@ Importing this imports no framework.
 from llmcache_plugins.cache import ResponseCache
 from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.errors import (
+    CacheMiss,
     ConfigError,
     CorruptEntry,
     EmbeddedServerError,
@@ -19,12 +20,15 @@ from llmcache_plugins.errors import (
     LLMCacheError,
     RepositoryError,
     RepositoryUnavailable,
+    SharedProviderError,
     SignatureError,
+    StreamInterrupted,
     UnstorableAnswer,
+    WaitTimeout,
 )
 from llmcache_plugins.gateway import InferenceGateway, Provider
 from llmcache_plugins.keys import CacheKey
-from llmcache_plugins.models import Outcome, Resolution, Usage
+from llmcache_plugins.models import Mode, Outcome, Resolution, Usage
 from llmcache_plugins.policy import CachePolicy
 from llmcache_plugins.repository import ResponseRepository
 from llmcache_plugins.signature import CacheSignatureEngine
@@ -33,6 +37,7 @@ from llmcache_plugins.telemetry import Event, Observer, Stats
 __all__ = [
     "CacheConfig",
     "CacheKey",
+    "CacheMiss",
     "CachePolicy",
     "CacheSignatureEngine",
     "ConfigError",
@@ -42,6 +47,7 @@ __all__ = [
     "InferenceGateway",
     "InvalidationIncomplete",
     "LLMCacheError",
+    "Mode",
     "Observer",
     "Outcome",
     "Provider",
@@ -50,8 +56,11 @@ __all__ = [
     "Resolution",
     "ResponseCache",
     "ResponseRepository",
+    "SharedProviderError",
     "SignatureError",
     "Stats",
+    "StreamInterrupted",
     "UnstorableAnswer",
     "Usage",
+    "WaitTimeout",
 ]

@@ -24,9 +24,16 @@ class CacheSettings(TypedDict, total=False):
     secret: str | bytes | None
     lookup_budget: float
     commit_budget: float
+    mode: Literal["default", "refresh", "read_only", "off"]
     lease_ttl: float
+    heartbeat: float | None
     max_lead: float
     wait_timeout: float | None
+    on_wait_timeout: Literal["call", "raise"]
+    poll_interval: float
+    error_ttl: float
+    stream_batch: float
+    max_stream_bytes: int
     on_abandon: Literal["cancel", "finish"]
     max_entries: int | None
     max_bytes: int | None
@@ -53,12 +60,30 @@ class CacheConfig:
     """How long all lookups of one call may wait for Redis together."""
     commit_budget: float = 0.5
     """How long a caller waits for its answer to be stored; past it, storing goes on in the background."""
+    mode: Literal["default", "refresh", "read_only", "off"] = "default"
+    """What calls do that do not say: see `Mode`."""
     lease_ttl: float = 10.0
-    """How long a lease outlives its process. Renewed every third of it while the call runs."""
+    """How long a lease outlives its process: so long do others wait for one that was killed. Not for how long
+    a call may take: that is unknown, and the lease is renewed while it runs."""
+    heartbeat: float | None = None
+    """How often a lease is renewed, at most half of `lease_ttl`; None = a third, so that two may fail."""
     max_lead: float = 600.0
-    """How long one call may hold its lease in all: the bound for a provider that hangs."""
+    """How long one call may hold its lease in all: the bound for a provider that hangs. Ten minutes is the
+    time limit of the OpenAI SDK."""
     wait_timeout: float | None = None
-    """How long a follower waits for a leader before it calls by itself; None = max_lead + lease_ttl."""
+    """How long a follower waits for a leader; None = max_lead + lease_ttl, after which no leader holds on."""
+    on_wait_timeout: Literal["call", "raise"] = "call"
+    """What a follower does then: its process calls the provider, once, or it gets a `WaitTimeout`."""
+    poll_interval: float = 1.0
+    """How often a follower looks again when no message wakes it: the safety net for lost messages."""
+    error_ttl: float = 2.0
+    """How long those who waited can read that a request was refused, or its answer must not be shared. Long
+    enough for all to look, short enough that nobody is told old news. A rate limit lasts as the provider
+    says, at most 30 s."""
+    stream_batch: float = 0.05
+    """How long the chunks of a stream are collected before they are sent on to other processes."""
+    max_stream_bytes: int = 4 * 1024 * 1024
+    """Most bytes of a stream under way that are kept for others; who falls further behind is interrupted."""
     on_abandon: Literal["cancel", "finish"] = "cancel"
     """What becomes of a provider call when its last caller has gone."""
     max_entries: int | None = 100_000
@@ -81,11 +106,15 @@ class CacheConfig:
             "commit_budget",
             "lease_ttl",
             "max_lead",
+            "poll_interval",
+            "error_ttl",
+            "stream_batch",
+            "max_stream_bytes",
             "socket_timeout",
             "connect_timeout",
         ):
             _require_positive(name, getattr(self, name))
-        for name in ("wait_timeout", "max_entries", "max_bytes"):
+        for name in ("heartbeat", "wait_timeout", "max_entries", "max_bytes"):
             if getattr(self, name) is not None:
                 _require_positive(name, getattr(self, name))
         _require_positive("max_entry_bytes", self.max_entry_bytes)
@@ -104,18 +133,33 @@ class CacheConfig:
             raise ConfigError(
                 f"max_lead ({self.max_lead} s) must not be below lease_ttl ({self.lease_ttl} s)"
             )
-        if self.on_abandon not in ("cancel", "finish"):
-            raise ConfigError(f'on_abandon must be "cancel" or "finish", not {self.on_abandon!r}')
+        if self.renew_every > self.lease_ttl / 2:
+            raise ConfigError(
+                f"heartbeat ({self.heartbeat} s) must be at most half of lease_ttl ({self.lease_ttl} s): one"
+                " late renewal would lose the lease"
+            )
+        if self.stream_batch > self.lease_ttl / 2:
+            raise ConfigError(
+                f"stream_batch ({self.stream_batch} s) must be at most half of lease_ttl ({self.lease_ttl} s)"
+            )
+        _require_one_of("on_abandon", self.on_abandon, ("cancel", "finish"))
+        _require_one_of("on_wait_timeout", self.on_wait_timeout, ("call", "raise"))
+        _require_one_of("mode", self.mode, ("default", "refresh", "read_only", "off"))
 
     @property
-    def heartbeat(self) -> float:
-        """Seconds between two renewals of a lease."""
-        return self.lease_ttl / 3
+    def renew_every(self) -> float:
+        """Seconds between two renewals of a lease: the effective `heartbeat`."""
+        return self.lease_ttl / 3 if self.heartbeat is None else self.heartbeat
 
     @property
     def follow_for(self) -> float:
         """The effective `wait_timeout`."""
         return self.max_lead + self.lease_ttl if self.wait_timeout is None else self.wait_timeout
+
+
+def _require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def _require_positive(name: str, value: object) -> None:

@@ -5,18 +5,23 @@
     |-- SignatureError              a request without a canonical form; names the path
     |-- UnstorableAnswer            an answer no codec can give back unchanged
     |-- CorruptEntry                stored bytes that are not an entry of ours
+    |-- CacheMiss                   mode="read_only" found no answer
+    |-- WaitTimeout                 no answer within wait_timeout, and on_wait_timeout="raise"
+    |-- SharedProviderError         the provider's error to the same request of another process
+    |-- StreamInterrupted           a shared stream ended without its end
     `-- RepositoryError             the server could not do what was asked
         |-- RepositoryUnavailable   refused, hung, overloaded, or known to be away
         |-- EmbeddedServerError     the embedded server could not be started
         `-- InvalidationIncomplete  not every bucket has acknowledged an invalidation
 
-None of them ever replaces the answer of a provider: `InferenceGateway` and `ResponseCache` call the
-provider when the cache cannot help. An error of the provider passes through them unchanged.
+None of them ever replaces an answer that the provider gave: `InferenceGateway` and `ResponseCache` call the
+provider when the cache cannot help. An error of the provider passes through them unchanged in the process
+that called it; others get a `SharedProviderError`, or what their provider makes of it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,7 +43,11 @@ class SignatureError(LLMCacheError, ValueError):
 
     def __init__(self, reason: str, *, path: str) -> None:
         super().__init__(f"{path or 'the request'}: {reason}")
+        self.reason = reason
         self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), {"path": self.path}, self.reason)
 
 
 class UnstorableAnswer(LLMCacheError):
@@ -47,6 +56,46 @@ class UnstorableAnswer(LLMCacheError):
 
 class CorruptEntry(LLMCacheError):
     """Stored bytes are not an entry that this version can read."""
+
+
+class CacheMiss(LLMCacheError, LookupError):
+    """`mode="read_only"` found no answer, and nobody who is fetching one."""
+
+
+class WaitTimeout(LLMCacheError, TimeoutError):
+    """Whoever fetches the answer did not have it within `wait_timeout`."""
+
+
+class SharedProviderError(LLMCacheError):
+    """The provider has just refused the same request of another process.
+
+    `status` is its HTTP status, `retry_after` (seconds) how much longer it asks to be left alone,
+    `error_class` the name of the exception there; nothing of what the provider said is passed on.
+    """
+
+    def __init__(
+        self, *, status: int | None = None, retry_after: float | None = None, error_class: str = ""
+    ) -> None:
+        what = f"status {status}" if status is not None else error_class or "an error"
+        wait = f"; retry after {retry_after:.1f} s" if retry_after else ""
+        super().__init__(f"the provider answered the same request of another process with {what}{wait}")
+        self.status = status
+        self.status_code = status
+        self.retry_after = retry_after
+        self.error_class = error_class
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (
+            type(self),
+            {"status": self.status, "retry_after": self.retry_after, "error_class": self.error_class},
+        )
+
+
+class StreamInterrupted(LLMCacheError):
+    """A stream that another process fetches ended without its end; what came is not the whole answer.
+
+    Nothing is stored. Ask again: the chunks already given out are not repeated from the middle.
+    """
 
 
 class RepositoryError(LLMCacheError):
@@ -74,3 +123,11 @@ class InvalidationIncomplete(RepositoryError):
         )
         self.done = frozenset(done)
         self.missing = frozenset(missing)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), {"done": self.done, "missing": self.missing})
+
+
+def _rebuilt(kind: type[LLMCacheError], named: dict[str, Any], *args: Any) -> LLMCacheError:
+    """Build an error that has travelled between processes."""
+    return kind(*args, **named)

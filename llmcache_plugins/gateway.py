@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 
 from llmcache_plugins.answers import PlainCodec, StreamCodec
-from llmcache_plugins.cache import ResponseCache
-from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.cache import CallOptions, ResponseCache
+from llmcache_plugins.errors import ConfigError, SharedProviderError
 from llmcache_plugins.repository import ResponseRepository
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Mapping
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Resolution
-    from llmcache_plugins.policy import CachePolicy
 
 __all__ = ["InferenceGateway", "Provider"]
 
@@ -36,8 +36,9 @@ class Provider(Protocol):
     """What a gateway asks for answers.
 
     May also have `stream(query)`, an async iterator of chunks; `codec`, how its answers are stored
-    (default: text and JSON-like data); and `scope(query)`, a mapping of what changes an answer and is not
-    in the query, such as the address of the server.
+    (default: text and JSON-like data); `scope(query)`, a mapping of what changes an answer and is not in
+    the query, such as the address of the server; and `error_of(shared)`, the exception to raise for a
+    `SharedProviderError`, or None.
     """
 
     async def complete(self, query: Any, /) -> Any:
@@ -52,6 +53,25 @@ class _Source:
     stream: Callable[[Any], AsyncIterable[Any]] | None
     codec: AnswerCodec
     scope: Callable[[Any], Mapping[str, object]]
+    error_of: Callable[[SharedProviderError], Exception | None]
+
+    @contextmanager
+    def own_errors(self) -> Iterator[None]:
+        """Raise the provider's own class for an error that it gave to another process."""
+        try:
+            yield
+        except SharedProviderError as shared:
+            error = self._rebuilt(shared)
+            if error is None:
+                raise
+            raise error from shared
+
+    def _rebuilt(self, shared: SharedProviderError) -> Exception | None:
+        try:
+            return self.error_of(shared)
+        except Exception as error:  # noqa: BLE001 - any provider's: what is shared is an error all the same
+            _log.warning("a provider's error_of raised %s", type(error).__name__)
+            return None
 
 
 class InferenceGateway:
@@ -66,57 +86,33 @@ class InferenceGateway:
         self._source = _source_of(provider)
         self.cache = cache if isinstance(cache, ResponseCache) else ResponseCache(_repository(cache))
 
-    async def resolve(
-        self,
-        query: Any,
-        *,
-        policy: CachePolicy | None = None,
-        ttl: float | None = None,
-        namespace: str | None = None,
-        provider: Any = None,
-    ) -> Any:
+    async def resolve(self, query: Any, *, provider: Any = None, **options: Unpack[CallOptions]) -> Any:
         """Return the answer to `query`: what the provider returned, or an equal of it.
 
-        `ttl` is in seconds (0: read, but do not store); `namespace` a trust domain other than the cache's;
-        `provider` another source for this call: unless the query says which model is meant, or the
-        provider's `scope` does, both sources share an entry. Identical calls at one time share one provider
-        call; a caller that is cancelled leaves the others undisturbed.
+        `options` are those of `CallOptions`; `provider` is another source for this call: unless the query
+        says which model is meant, or the provider's `scope` does, both sources share an entry. Identical
+        calls at one time share one provider call; a caller that is cancelled leaves the others undisturbed.
         """
-        resolution = await self.resolve_detailed(
-            query, policy=policy, ttl=ttl, namespace=namespace, provider=provider
-        )
+        resolution = await self.resolve_detailed(query, provider=provider, **options)
         return resolution.answer
 
     async def resolve_detailed(
-        self,
-        query: Any,
-        *,
-        policy: CachePolicy | None = None,
-        ttl: float | None = None,
-        namespace: str | None = None,
-        provider: Any = None,
+        self, query: Any, *, provider: Any = None, **options: Unpack[CallOptions]
     ) -> Resolution:
         """Like `resolve`, and say the outcome, the key, the age, what was saved and the `Cache-Status`."""
         source = self._source if provider is None else _source_of(provider)
-        return await self.cache.resolve(
-            query,
-            lambda: source.complete(query),
-            codec=source.codec,
-            scope=source.scope(query),
-            policy=policy,
-            ttl=ttl,
-            namespace=namespace,
-            face=Face.GATEWAY,
-        )
+        with source.own_errors():
+            return await self.cache.resolve(
+                query,
+                lambda: source.complete(query),
+                codec=source.codec,
+                scope=source.scope(query),
+                face=Face.GATEWAY,
+                **options,
+            )
 
     async def stream(
-        self,
-        query: Any,
-        *,
-        policy: CachePolicy | None = None,
-        ttl: float | None = None,
-        namespace: str | None = None,
-        provider: Any = None,
+        self, query: Any, *, provider: Any = None, **options: Unpack[CallOptions]
     ) -> AsyncGenerator[Any, None]:
         """Yield the answer in chunks: text, or the SDK's chunk objects.
 
@@ -134,16 +130,13 @@ class InferenceGateway:
             lambda: _generator(opened(query)),
             codec=source.codec,
             scope=source.scope(query),
-            policy=policy,
-            ttl=ttl,
-            namespace=namespace,
             face=Face.GATEWAY,
+            **options,
         )
-        try:
-            async for chunk in chunks:
-                yield chunk
-        finally:
-            await chunks.aclose()
+        with source.own_errors():
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
 
     def key_of(self, query: Any, *, namespace: str | None = None) -> CacheKey:
         """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
@@ -189,11 +182,16 @@ def _source_of(provider: Any) -> _Source:
         stream=getattr(provider, "stream", None),
         codec=getattr(provider, "codec", None) or PlainCodec(),
         scope=getattr(provider, "scope", None) or _no_scope,
+        error_of=getattr(provider, "error_of", None) or _as_it_is,
     )
 
 
 def _no_scope(_query: Any) -> Mapping[str, object]:
     return {}
+
+
+def _as_it_is(_shared: SharedProviderError) -> None:
+    return None
 
 
 def _awaitable(complete: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:

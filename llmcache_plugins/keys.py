@@ -25,7 +25,7 @@ BUCKETS_IN_CLUSTER = 64
 
 _LONGEST_NAME = 64
 _OF_BUCKET = frozenset({"marks", "epoch", "log", "size"})
-_OF_REQUEST = {"entry": "resp", "lease": "lease"}
+_OF_REQUEST = {"entry": "resp", "lease": "lease", "record": "error", "chunks": "chunks", "wake": "wake"}
 
 
 @lru_cache(maxsize=4096)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,14 +14,21 @@ if TYPE_CHECKING:
 __all__ = [
     "Absent",
     "AnswerFacts",
+    "Batch",
     "Commit",
     "EncodedAnswer",
     "Entry",
+    "FailureReport",
     "Found",
     "Lease",
+    "Mode",
     "Outcome",
+    "Record",
+    "RecordKind",
     "Resolution",
+    "SharedFailure",
     "Size",
+    "Tail",
     "Usage",
     "Wait",
     "WriteStatus",
@@ -45,6 +52,19 @@ class Outcome(enum.StrEnum):
     """The provider was called; the cache was not asked."""
     UNAVAILABLE = "unavailable"
     """The repository did not answer; the provider did."""
+
+
+class Mode(enum.StrEnum):
+    """What one call may do with the cache."""
+
+    DEFAULT = "default"
+    """Read, call the provider for what is not there, store."""
+    REFRESH = "refresh"
+    """Call the provider and replace what is stored."""
+    READ_ONLY = "read_only"
+    """Read, or wait for a call that is under way; never call the provider."""
+    OFF = "off"
+    """Call the provider; the cache is not asked."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +144,8 @@ class Lease:
     token: str
     fence: str
     birth: str
+    is_held: bool = True
+    """False for a fence without the lease: others may fetch the answer at the same time."""
 
     def backdated(self, seconds: float) -> Lease:
         """Return this lease as if taken `seconds` earlier.
@@ -131,14 +153,76 @@ class Lease:
         For a lease that arrived after the provider was called: an invalidation in between must void it.
         """
         fence = max(int(self.fence) - round(seconds * 1_000_000), 0)
-        return Lease(token=self.token, fence=f"{fence:016d}", birth=self.birth)
+        return replace(self, fence=f"{fence:016d}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Somebody else has the lease; it ends in `seconds` unless it is renewed."""
+    """Somebody else has the lease; it ends in `seconds` unless it is renewed.
+
+    `time` is the server's (16 digits), `fence` the other's, `batches` the chunks of its stream so far.
+    """
 
     seconds: float
+    time: str
+    fence: str
+    batches: tuple[Batch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Some chunks of a stream under way; `last` is the number of the last one, counted from 1."""
+
+    last: int
+    data: bytes
+    is_end: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What was added to a stream under way. Not `is_there`: its chunks are gone, or have never been."""
+
+    is_there: bool
+    batches: tuple[Batch, ...] = ()
+
+
+class FailureReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be told of a provider's error: nothing of what it said."""
+
+    status: int | None = None
+    retry_after: float | None = None
+    """Seconds, as the provider asked."""
+    error_class: str = ""
+
+
+_NOTHING_TOLD = FailureReport()
+
+
+class RecordKind(enum.StrEnum):
+    """What a flight without an answer to share means for those who wait. See `repository/lua/common.lua`."""
+
+    RATE_LIMITED = "R"
+    REFUSED = "S"
+    PASSING = "E"
+    OWN = "D"
+    UNSHARED = "U"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a flight leaves to those who wait; `seconds` is for how long."""
+
+    kind: RecordKind
+    seconds: float
+    report: FailureReport = _NOTHING_TOLD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFailure:
+    """The provider's error to another process, `age` seconds ago."""
+
+    report: FailureReport
+    age: float
 
 
 class WriteStatus(enum.StrEnum):
@@ -149,6 +233,8 @@ class WriteStatus(enum.StrEnum):
     """A newer answer was there."""
     INVALIDATED = "INVALIDATED"
     """The key was invalidated after the flight began."""
+    FORGOTTEN = "FORGOTTEN"
+    """The server has lost what would tell whether the key was invalidated."""
     TOO_BIG = "TOO_BIG"
     """It alone would exceed a bound."""
     ERR = "ERR"

@@ -46,6 +46,8 @@ class Refusal(enum.StrEnum):
     """A newer answer was already there."""
     INVALIDATED = "invalidated"
     """The key was invalidated while the provider was working."""
+    FORGOTTEN = "forgotten"
+    """The server lost its memory meanwhile: whether the key was invalidated cannot be told."""
     NOT_LEASED = "not_leased"
     """The repository gave no fence in time: an entry that no invalidation reaches must not exist."""
     WRITE_FAILED = "write_failed"

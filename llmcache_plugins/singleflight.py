@@ -8,14 +8,15 @@ start another. After a fork the child starts with none.
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from llmcache_plugins.loops import PerLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 
-__all__ = ["Flights"]
+__all__ = ["Flight", "Flights"]
 
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
@@ -24,11 +25,15 @@ _LET_GO = 0.25
 """Seconds the last caller waits for its cancelled flight to give up its lease."""
 
 
-class _Flight(Generic[T]):
-    __slots__ = ("callers", "task")
+class Flight(Generic[T]):
+    """One flight. `cargo` is what its starter lets the others share before it has landed."""
 
-    def __init__(self, task: asyncio.Task[T]) -> None:
+    __slots__ = ("callers", "cargo", "key", "task")
+
+    def __init__(self, key: Any, task: asyncio.Task[T]) -> None:
+        self.key = key
         self.task = task
+        self.cargo: Any = None
         self.callers = 0
 
     @property
@@ -37,12 +42,18 @@ class _Flight(Generic[T]):
         return self.task.cancelled() and not self.task.cancelling()
 
 
+class _Detached:
+    """The key of a flight that nobody can join any more."""
+
+    __slots__ = ()
+
+
 class Flights(Generic[K, T]):
     """The flights under way."""
 
     def __init__(self, *, on_abandon: Literal["cancel", "finish"] = "cancel") -> None:
         self._on_abandon = on_abandon
-        self._per_loop: PerLoop[dict[K, _Flight[T]]] = PerLoop(dict)
+        self._per_loop: PerLoop[dict[Hashable, Flight[T]]] = PerLoop(dict)
 
     async def join(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
         """Wait for the flight of `key`, started by `start` if there is none.
@@ -52,25 +63,47 @@ class Flights(Generic[K, T]):
         """
         while True:
             flights = self._per_loop.current()
-            flight = flights.get(key)
-            led = flight is None or flight.gave_itself_up
-            if flight is None or led:
-                flight = self._take_off(flights, key, start)
+            flight, led = self._board(flights, key, start)
             try:
-                return await self._stay(flights, key, flight), led
+                return await asyncio.shield(flight.task), led
             except asyncio.CancelledError:
                 if led or not flight.gave_itself_up or _is_cancelled(asyncio.current_task()):
                     raise
+            finally:
+                await self._leave(flights, flight)
+
+    @asynccontextmanager
+    async def aboard(
+        self, key: K, start: Callable[[], Coroutine[Any, Any, T]]
+    ) -> AsyncIterator[tuple[Flight[T], bool]]:
+        """Be one of those for whom the flight of `key` flies, started by `start` if there is none.
+
+        Gives the flight, and whether this call started it. When the last one has left it is abandoned.
+        """
+        flights = self._per_loop.current()
+        flight, led = self._board(flights, key, start)
+        try:
+            yield flight, led
+        finally:
+            await self._leave(flights, flight)
+
+    def is_under_way(self, key: K) -> bool:
+        """Say whether a flight could be joined."""
+        flight = self._per_loop.current().get(key)
+        return flight is not None and not flight.task.done()
 
     def detach(self, matches: Callable[[K], bool]) -> None:
         """Let newcomers start flights of their own for these keys; who waits already goes on waiting."""
         flights = self._per_loop.current()
-        for key in [key for key in flights if matches(key)]:
-            del flights[key]
+        for flight in list(flights.values()):
+            if not isinstance(flight.key, _Detached) and matches(flight.key):
+                del flights[flight.key]
+                flight.key = _Detached()
+                flights[flight.key] = flight
 
     def count(self) -> int:
         """Return how many flights are under way on the running loop."""
-        return len(self._per_loop.current())
+        return sum(not flight.task.done() for flight in self._per_loop.current().values())
 
     async def aclose(self) -> None:
         """Cancel the flights of the running loop that nobody waits for any more, and wait for their end.
@@ -82,39 +115,49 @@ class Flights(Generic[K, T]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _stay(self, flights: dict[K, _Flight[T]], key: K, flight: _Flight[T]) -> T:
+    def _board(
+        self, flights: dict[Hashable, Flight[T]], key: K, start: Callable[[], Coroutine[Any, Any, T]]
+    ) -> tuple[Flight[T], bool]:
+        flight = flights.get(key)
+        # One that has landed is only still in the map until the loop gets to take it out.
+        led = flight is None or flight.task.done()
+        if flight is None or led:
+            flight = self._take_off(flights, key, start)
         flight.callers += 1
-        try:
-            return await asyncio.shield(flight.task)
-        finally:
-            flight.callers -= 1
-            if flight.callers == 0 and not flight.task.done():
-                await self._abandon(flights, key, flight)
+        return flight, led
+
+    async def _leave(self, flights: dict[Hashable, Flight[T]], flight: Flight[T]) -> None:
+        flight.callers -= 1
+        if flight.callers == 0 and not flight.task.done():
+            await self._abandon(flights, flight)
 
     def _take_off(
-        self, flights: dict[K, _Flight[T]], key: K, start: Callable[[], Coroutine[Any, Any, T]]
-    ) -> _Flight[T]:
-        flight = flights[key] = _Flight(asyncio.get_running_loop().create_task(start()))
+        self, flights: dict[Hashable, Flight[T]], key: K, start: Callable[[], Coroutine[Any, Any, T]]
+    ) -> Flight[T]:
+        flight = flights[key] = Flight(key, asyncio.get_running_loop().create_task(start()))
 
         def landed(task: asyncio.Task[T]) -> None:
-            if flights.get(key) is flight:
-                del flights[key]
+            _take_out(flights, flight)
             if not task.cancelled():
                 task.exception()  # with no caller left, an error is nobody's
 
         flight.task.add_done_callback(landed)
         return flight
 
-    async def _abandon(self, flights: dict[K, _Flight[T]], key: K, flight: _Flight[T]) -> None:
+    async def _abandon(self, flights: dict[Hashable, Flight[T]], flight: Flight[T]) -> None:
         if self._on_abandon == "finish":
             return
         # Out of the map first: nobody may join a flight that is going down.
-        if flights.get(key) is flight:
-            del flights[key]
+        _take_out(flights, flight)
         # A loop that shuts down has cancelled it already: a second time would cut its cleaning up.
         if not flight.task.cancelling():
             flight.task.cancel()
         await asyncio.wait((flight.task,), timeout=_LET_GO)
+
+
+def _take_out(flights: dict[Hashable, Flight[Any]], flight: Flight[Any]) -> None:
+    if flights.get(flight.key) is flight:
+        del flights[flight.key]
 
 
 def _is_cancelled(task: asyncio.Task[Any] | None) -> bool:

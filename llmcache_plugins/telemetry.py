@@ -52,6 +52,8 @@ class LeaseStep(enum.StrEnum):
     FOLLOWED = "followed"
     LOST = "lost"
     TIMED_OUT = "timed_out"
+    TOLD = "told"
+    """Another process said what error the provider had given it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

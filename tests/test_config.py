@@ -19,7 +19,7 @@ def test_every_field_of_the_configuration_is_a_keyword_of_from_url():
 
 def test_the_timings_are_derived_unless_given():
     config = CacheConfig(lease_ttl=9, max_lead=60)
-    assert config.heartbeat == 3
+    assert config.renew_every == 3
     assert config.follow_for == 69
     assert CacheConfig(wait_timeout=1).follow_for == 1
 

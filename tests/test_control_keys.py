@@ -156,7 +156,7 @@ class Walk:
         name = name or self.name()
         mode = self.random.choice(["lead", "lead", "lead", "fence"])
         generation = self.model.generations[name]
-        reply = await self.repository.acquire(
+        reply = await self.repository.leases.acquire(
             self.key(name),
             token=new_token(),
             mode=mode,  # type: ignore[arg-type]
@@ -197,7 +197,7 @@ class Walk:
     async def _commit(self, flight: Flight) -> None:
         entry = self.repository.redis_key(self.key(flight.name))
         before = await self.raw.getrange(entry, 16, 31)
-        commit = await self.repository.commit(
+        commit = await self.repository.leases.commit(
             self.key(flight.name),
             entry_of(flight.answer),
             ttl=self.random.choice([60, 4000]),
@@ -223,7 +223,9 @@ class Walk:
         if not self.late:
             return
         name, generation, answer, called_at = self.late.pop(0)
-        reply = await self.repository.acquire(self.key(name), token=new_token(), mode="fence", seen="*")
+        reply = await self.repository.leases.acquire(
+            self.key(name), token=new_token(), mode="fence", seen="*"
+        )
         assert isinstance(reply, Lease)
         lease = reply.backdated(time.monotonic() - called_at)
         await self._commit(Flight(name, lease, generation, answer))
@@ -231,12 +233,12 @@ class Walk:
     async def renew(self) -> None:
         if self.flights:
             flight = self.random.choice(self.flights)
-            await self.repository.renew(self.key(flight.name), flight.lease)
+            await self.repository.leases.renew(self.key(flight.name), flight.lease)
 
     async def fail(self) -> None:
         if self.flights:
             flight = self.flights.pop(0)
-            await self.repository.fail(self.key(flight.name), token=flight.lease.token)
+            await self.repository.leases.fail(self.key(flight.name), token=flight.lease.token)
 
     # -- what is forgotten -----------------------------------------------------------------------------
 
@@ -336,14 +338,14 @@ async def test_concurrent_steps_are_as_safe(valkey: Server, namespace: str):
         async def fly(repository: ResponseRepository) -> None:
             while not stop.is_set():
                 returned = deletions["returned"]
-                reply = await repository.acquire(key, token=new_token())
+                reply = await repository.leases.acquire(key, token=new_token())
                 if isinstance(reply, Found):
                     check(reply, returned)
                 elif isinstance(reply, Lease):
                     answer = entry_of(str(deletions["begun"]))
                     for _ in range(rng.randrange(4)):
                         await asyncio.sleep(0)
-                    await repository.commit(key, answer, ttl=60, lease=reply)
+                    await repository.leases.commit(key, answer, ttl=60, lease=reply)
                 else:
                     await asyncio.sleep(0)
 

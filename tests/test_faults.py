@@ -551,7 +551,7 @@ class TestLostReplies:
                 return replies
 
             monkeypatch.setattr(topology, "run", slowly)
-            monkeypatch.setattr(type(gateway.cache.config), "heartbeat", 0.01)
+            monkeypatch.setattr(type(gateway.cache.config), "renew_every", 0.01)
             provider.gate.clear()
             provider.error = ConnectionError("reset") if fails else None
             calling = asyncio.create_task(gateway.resolve({"q": "x"}))

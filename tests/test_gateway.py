@@ -751,7 +751,15 @@ class TestStreams:
     async def test_a_reader_that_leaves_closes_the_provider_s_stream_and_keeps_nothing(
         self, cache: ResponseCache, valkey: Server, namespace: str
     ):
-        provider = Narrator("a", "b", "c")
+        class Hesitant(Narrator):
+            async def stream(self, query: Any) -> AsyncIterator[Any]:
+                async with contextlib.aclosing(super().stream(query)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                        if self.streams == 1:
+                            await asyncio.Event().wait()
+
+        provider = Hesitant("a", "b", "c")
         gateway = InferenceGateway(provider, cache)
         async with contextlib.aclosing(gateway.stream(ask())) as chunks:
             async for _ in chunks:
@@ -759,7 +767,20 @@ class TestStreams:
         assert provider.closed == 1
         assert not keys_of(valkey, namespace, "resp")
         assert not keys_of(valkey, namespace, "lease")
+        assert not keys_of(valkey, namespace, "chunks")
         assert await read(gateway.stream(ask())) == ["a", "b", "c"]
+
+    async def test_a_reader_that_leaves_after_the_provider_s_end_loses_nothing_that_was_paid_for(
+        self, cache: ResponseCache
+    ):
+        provider = Narrator("a", "b", "c")
+        gateway = InferenceGateway(provider, cache)
+        async with contextlib.aclosing(gateway.stream(ask())) as chunks:
+            async for _ in chunks:
+                await wait_until_async(lambda: provider.closed, description="the provider has ended")
+                break
+        assert await read(gateway.stream(ask())) == ["abc"]
+        assert provider.streams == 1
 
     async def test_a_reader_that_is_cancelled_closes_the_provider_s_stream_and_keeps_nothing(
         self, cache: ResponseCache, valkey: Server, namespace: str

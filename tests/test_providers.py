@@ -619,7 +619,7 @@ async def test_many_callers_at_once_pay_for_one_completion(sdk, stand_in, cache)
     assert len({id(answer) for answer in answers}) == 50
 
 
-@pytest.mark.parametrize("behaviour", [rate_limited(), server_error(), content_filter()])
+@pytest.mark.parametrize("behaviour", [server_error(), content_filter()])
 async def test_an_error_of_the_provider_passes_the_gateway_unchanged_and_is_not_kept(
     client, stand_in, cache, behaviour
 ):
@@ -631,6 +631,23 @@ async def test_an_error_of_the_provider_passes_the_gateway_unchanged_and_is_not_
     assert type(raised.value) in (openai.RateLimitError, openai.InternalServerError, openai.BadRequestError)
     assert (await gateway.resolve_detailed(query)).outcome is Outcome.MISS
     assert (await cache.stats()).provider_failures == 1
+
+
+async def test_a_rate_limit_is_believed_for_as_long_as_the_provider_asks(client, stand_in, cache):
+    stand_in.script(rate_limited(retry_after=0.3))
+    gateway = InferenceGateway(OpenAIProvider(client), cache)
+    query = {"model": "stand-in", "messages": MESSAGES}
+    for _ in range(3):
+        with pytest.raises(openai.RateLimitError):
+            await gateway.resolve(query)
+    assert stand_in.calls == 1
+    deadline = asyncio.get_running_loop().time() + 5
+    while asyncio.get_running_loop().time() < deadline:
+        with contextlib.suppress(openai.RateLimitError):
+            assert (await gateway.resolve_detailed(query)).outcome is Outcome.MISS
+            break
+        await asyncio.sleep(0.02)
+    assert stand_in.calls == 2
 
 
 @pytest.mark.parametrize(

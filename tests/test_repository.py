@@ -152,9 +152,9 @@ class TestUnreadable:
             assert repository.telemetry.stats.unreadable == 1
         # And it does not stand in the way of the next answer.
         token = new_token()
-        lease = await repository.acquire(key, token=token)
+        lease = await repository.leases.acquire(key, token=token)
         assert isinstance(lease, Lease)
-        commit = await repository.commit(key, entry_of("healed"), ttl=60, lease=lease)
+        commit = await repository.leases.commit(key, entry_of("healed"), ttl=60, lease=lease)
         assert commit.status is WriteStatus.OK
         assert answer_in(await repository.fetch(key)) == "healed"
 
@@ -171,7 +171,7 @@ class TestUnreadable:
         elif how == "persist":
             await repository.persist(key, entry_of("ours"))
         else:
-            lease = await repository.acquire(key, token=new_token())
+            lease = await repository.leases.acquire(key, token=new_token())
             assert isinstance(lease, Lease)
         for later in (key, other):
             await repository.persist(later, entry_of("ours"))
@@ -252,11 +252,13 @@ class TestInvalidation:
                 one, two = key_of("one", namespace=namespace), key_of("two", namespace=namespace)
                 await repository.persist(one, entry_of("x"))
                 await repository.persist(two, entry_of("x"))
-                under_way = await repository.acquire(key_of("three", namespace=namespace), token=new_token())
+                under_way = await repository.leases.acquire(
+                    key_of("three", namespace=namespace), token=new_token()
+                )
                 full.command("CONFIG", "SET", "maxmemory", "1mb")
                 assert isinstance(under_way, Lease)
                 three = key_of("three", namespace=namespace)
-                commit = await repository.commit(three, entry_of("x"), ttl=60, lease=under_way)
+                commit = await repository.leases.commit(three, entry_of("x"), ttl=60, lease=under_way)
                 assert commit.status is WriteStatus.ERR
                 assert "maxmemory" in commit.detail
                 with pytest.raises(RepositoryError, match="OutOfMemory"):
@@ -265,7 +267,7 @@ class TestInvalidation:
                 assert await repository.clear() == 1
                 full.command("CONFIG", "SET", "maxmemory", "0")
                 assert await repository.fetch(two) is None
-                assert isinstance(await repository.acquire(three, token=new_token()), Lease)
+                assert isinstance(await repository.leases.acquire(three, token=new_token()), Lease)
 
     async def test_delete_removes_one_and_only_one(self, repository: ResponseRepository, namespace: str):
         gone, stays = key_of("gone", namespace=namespace), key_of("stays", namespace=namespace)
@@ -281,10 +283,10 @@ class TestInvalidation:
         self, repository: ResponseRepository, namespace: str, how: str
     ):
         key = key_of("late", namespace=namespace)
-        lease = await repository.acquire(key, token=new_token())
+        lease = await repository.leases.acquire(key, token=new_token())
         assert isinstance(lease, Lease)
         await (repository.delete(key) if how == "delete" else repository.clear())
-        commit = await repository.commit(key, entry_of("stale"), ttl=60, lease=lease)
+        commit = await repository.leases.commit(key, entry_of("stale"), ttl=60, lease=lease)
         assert commit.status is WriteStatus.INVALIDATED
         assert await repository.fetch(key) is None
 
@@ -340,7 +342,9 @@ class TestInvalidation:
 class TestLeases:
     async def test_one_leads_and_the_others_wait(self, repository: ResponseRepository, namespace: str):
         key = key_of("led", namespace=namespace)
-        replies = await asyncio.gather(*(repository.acquire(key, token=new_token()) for _ in range(10)))
+        replies = await asyncio.gather(
+            *(repository.leases.acquire(key, token=new_token()) for _ in range(10))
+        )
         assert sum(isinstance(reply, Lease) for reply in replies) == 1
         waits = [reply for reply in replies if isinstance(reply, Wait)]
         assert len(waits) == 9
@@ -350,32 +354,34 @@ class TestLeases:
         self, repository: ResponseRepository, namespace: str
     ):
         key, token = key_of("lost reply", namespace=namespace), new_token()
-        first = await repository.acquire(key, token=token)
-        assert await repository.acquire(key, token=token) == first
+        first = await repository.leases.acquire(key, token=token)
+        assert await repository.leases.acquire(key, token=token) == first
 
     async def test_a_commit_releases_serves_and_may_be_repeated(
         self, repository: ResponseRepository, namespace: str
     ):
         key = key_of("committed", namespace=namespace)
-        lease = await repository.acquire(key, token=new_token())
+        lease = await repository.leases.acquire(key, token=new_token())
         assert isinstance(lease, Lease)
         for _ in range(2):
-            commit = await repository.commit(key, entry_of("x"), ttl=60, lease=lease)
+            commit = await repository.leases.commit(key, entry_of("x"), ttl=60, lease=lease)
             assert commit.status is WriteStatus.OK
-        assert isinstance(await repository.acquire(key, token=new_token()), Found)
+        assert isinstance(await repository.leases.acquire(key, token=new_token()), Found)
         assert (await repository.size()).entries == 1
 
     async def test_a_late_leader_never_overwrites_a_newer_answer(
         self, repository: ResponseRepository, server: Server | Cluster, namespace: str
     ):
         key = key_of("late", namespace=namespace)
-        late = await repository.acquire(key, token=new_token())
+        late = await repository.leases.acquire(key, token=new_token())
         server.command("DEL", repository.redis_key(key).replace(":resp:", ":lease:"))
-        newer = await repository.acquire(key, token=new_token())
+        newer = await repository.leases.acquire(key, token=new_token())
         assert isinstance(late, Lease)
         assert isinstance(newer, Lease)
-        assert (await repository.commit(key, entry_of("new"), ttl=60, lease=newer)).status is WriteStatus.OK
-        commit = await repository.commit(key, entry_of("old"), ttl=60, lease=late)
+        assert (
+            await repository.leases.commit(key, entry_of("new"), ttl=60, lease=newer)
+        ).status is WriteStatus.OK
+        commit = await repository.leases.commit(key, entry_of("old"), ttl=60, lease=late)
         assert commit.status is WriteStatus.SUPERSEDED
         assert answer_in(await repository.fetch(key)) == "new"
 
@@ -383,24 +389,26 @@ class TestLeases:
         self, repository: ResponseRepository, server: Server | Cluster, namespace: str
     ):
         key = key_of("paid", namespace=namespace)
-        lease = await repository.acquire(key, token=new_token())
+        lease = await repository.leases.acquire(key, token=new_token())
         assert isinstance(lease, Lease)
         server.command("DEL", repository.redis_key(key).replace(":resp:", ":lease:"))
-        assert (await repository.commit(key, entry_of("x"), ttl=60, lease=lease)).status is WriteStatus.OK
+        assert (
+            await repository.leases.commit(key, entry_of("x"), ttl=60, lease=lease)
+        ).status is WriteStatus.OK
 
     async def test_only_the_owner_can_give_a_lease_up(self, repository: ResponseRepository, namespace: str):
         key, token = key_of("owned", namespace=namespace), new_token()
-        await repository.acquire(key, token=token)
-        await repository.fail(key, token=new_token())
-        assert isinstance(await repository.acquire(key, token=new_token()), Wait)
-        await repository.fail(key, token=token)
-        assert isinstance(await repository.acquire(key, token=new_token()), Lease)
+        await repository.leases.acquire(key, token=token)
+        await repository.leases.fail(key, token=new_token())
+        assert isinstance(await repository.leases.acquire(key, token=new_token()), Wait)
+        await repository.leases.fail(key, token=token)
+        assert isinstance(await repository.leases.acquire(key, token=new_token()), Lease)
 
     async def test_a_plain_write_does_not_take_a_lease_from_its_owner(
         self, repository: ResponseRepository, server: Server | Cluster, namespace: str
     ):
         key, token = key_of("beside", namespace=namespace), new_token()
-        await repository.acquire(key, token=token)
+        await repository.leases.acquire(key, token=token)
         await repository.persist(key, entry_of("x"))
         assert server.command("EXISTS", repository.redis_key(key).replace(":resp:", ":lease:")) == 1
 
@@ -409,31 +417,31 @@ class TestLeases:
     ):
         key = key_of("renewed", namespace=namespace)
         name = repository.redis_key(key).replace(":resp:", ":lease:")
-        lease = await repository.acquire(key, token=new_token())
+        lease = await repository.leases.acquire(key, token=new_token())
         assert isinstance(lease, Lease)
         server.command("PEXPIRE", name, 500)
-        assert await repository.renew(key, lease)
+        assert await repository.leases.renew(key, lease)
         assert server.command("PTTL", name) > 9_000
         server.command("DEL", name)
-        assert await repository.renew(key, lease)
+        assert await repository.leases.renew(key, lease)
         server.command("DEL", name)
-        await repository.acquire(key, token=new_token())
-        assert not await repository.renew(key, lease)
+        await repository.leases.acquire(key, token=new_token())
+        assert not await repository.leases.renew(key, lease)
 
     async def test_a_flight_that_was_invalidated_loses_its_lease_at_the_next_renewal(
         self, repository: ResponseRepository, namespace: str
     ):
         key = key_of("void", namespace=namespace)
-        lease = await repository.acquire(key, token=new_token())
+        lease = await repository.leases.acquire(key, token=new_token())
         assert isinstance(lease, Lease)
         await repository.clear()
-        assert not await repository.renew(key, lease)
-        assert isinstance(await repository.acquire(key, token=new_token()), Lease)
+        assert not await repository.leases.renew(key, lease)
+        assert isinstance(await repository.leases.acquire(key, token=new_token()), Lease)
 
     async def test_a_fence_can_be_had_beside_a_leader(self, repository: ResponseRepository, namespace: str):
         key = key_of("fenced", namespace=namespace)
-        leader = await repository.acquire(key, token=new_token())
-        fenced = await repository.acquire(key, token=new_token(), mode="fence")
+        leader = await repository.leases.acquire(key, token=new_token())
+        fenced = await repository.leases.acquire(key, token=new_token(), mode="fence")
         assert isinstance(leader, Lease)
         assert isinstance(fenced, Lease)
         assert fenced.fence > leader.fence
@@ -443,14 +451,14 @@ class TestLeases:
     ):
         key = key_of("there", namespace=namespace)
         await repository.persist(key, entry_of("old"))
-        found = await repository.acquire(key, token=new_token())
+        found = await repository.leases.acquire(key, token=new_token())
         assert isinstance(found, Found)
-        judged = await repository.acquire(key, token=new_token(), mode="fence", seen=found.fence)
-        whatever = await repository.acquire(key, token=new_token(), seen="*")
+        judged = await repository.leases.acquire(key, token=new_token(), mode="fence", seen=found.fence)
+        whatever = await repository.leases.acquire(key, token=new_token(), seen="*")
         assert isinstance(judged, Lease)
         assert isinstance(whatever, Lease)
         assert found.fence < judged.fence < whatever.fence
-        commit = await repository.commit(key, entry_of("new"), ttl=60, lease=whatever)
+        commit = await repository.leases.commit(key, entry_of("new"), ttl=60, lease=whatever)
         assert commit.status is WriteStatus.OK
         assert answer_in(await repository.fetch(key)) == "new"
 
@@ -460,9 +468,9 @@ class TestLeases:
         key = key_of("backdated", namespace=namespace)
         await repository.persist(key_of("first", namespace=namespace), entry_of("opens the marks"))
         await repository.delete(key)
-        lease = await repository.acquire(key, token=new_token())
+        lease = await repository.leases.acquire(key, token=new_token())
         assert isinstance(lease, Lease)
-        commit = await repository.commit(key, entry_of("x"), ttl=60, lease=lease.backdated(5))
+        commit = await repository.leases.commit(key, entry_of("x"), ttl=60, lease=lease.backdated(5))
         assert commit.status is WriteStatus.INVALIDATED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pytest
 from entries import answer_in, entry_of, key_of
 
 from llmcache_plugins import CacheConfig, InferenceGateway, Outcome, RepositoryError, ResponseRepository
-from llmcache_plugins.models import Lease
+from llmcache_plugins.models import Lease, Record, RecordKind, SharedFailure, Wait
 from llmcache_plugins.repository import new_token
 
 if TYPE_CHECKING:
@@ -43,10 +44,21 @@ async def test_a_user_with_the_listed_rights_can_do_everything(least_url: str, n
         for key in keys:
             await repository.persist(key, entry_of("x"))
         assert sum(found is not None for found in await repository.fetch_many(keys)) == 5
-        lease = await repository.acquire(keys[0], token=new_token())
+        lease = await repository.leases.acquire(keys[0], token=new_token())
         assert isinstance(lease, Lease)
-        assert await repository.renew(keys[0], lease)
-        await repository.fail(keys[0], token=lease.token)
+        assert await repository.leases.renew(keys[0], lease)
+        assert isinstance(await repository.leases.acquire(keys[0], token=new_token(), live=True), Wait)
+        async with repository.leases.listen(keys[0]) as ear, asyncio.timeout(5):
+            assert await repository.leases.publish(
+                keys[0], lease, first=1, last=1, data=b"chunk", is_end=False, most=5
+            )
+            await ear.wait(60)
+            async with repository.leases.listen(keys[1]):
+                pass
+        assert (await repository.leases.tail(keys[0], fence=lease.fence, count=0)).batches
+        record = Record(kind=RecordKind.RATE_LIMITED, seconds=60)
+        await repository.leases.fail(keys[0], token=lease.token, record=record)
+        assert isinstance(await repository.leases.acquire(keys[0], token=new_token()), SharedFailure)
         assert await repository.delete(keys[9])
         assert await repository.fetch(keys[8])  # checked again after the invalidation of another key
         assert await repository.evict_stale(max_keys=2) == 2

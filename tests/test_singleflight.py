@@ -496,7 +496,7 @@ class TestCancellation:
             description="no task of the cache is left",
             timeout=3,
         )
-        assert cache._flights.count() == 0
+        assert cache.in_flight() == 0
         assert in_use(cache) == 0
 
 
@@ -845,7 +845,7 @@ class TestProcesses:
                     counted()
                     return "child's"
                 gateway = InferenceGateway(provider, cache)
-                return cache._flights.count(), await gateway.resolve({"q": "other"})
+                return cache.in_flight(), await gateway.resolve({"q": "other"})
 
             async def main():
                 may_end = asyncio.Event()

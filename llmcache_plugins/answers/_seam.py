@@ -43,6 +43,18 @@ class StreamCodec(AnswerCodec, Protocol):
         Raises `UnstorableAnswer` for chunks that add up to no answer. The chunks stay as they are.
         """
 
+    def pack_chunk(self, chunk: Any) -> bytes:
+        """Return one chunk as bytes, for those who read the same stream elsewhere.
+
+        Raises `UnstorableAnswer` for a chunk that has no such form.
+        """
+
+    def unpack_chunk(self, data: bytes, *, query: Any) -> Iterable[Any]:
+        """Return the chunk afresh, as `query` would have got it: none if it did not ask for such.
+
+        Raises `CorruptEntry` for anything unreadable.
+        """
+
     def split(self, encoded: EncodedAnswer, *, query: Any) -> Iterable[Any]:
         """Return fresh chunks that add up to the answer, as `query` asked for them.
 

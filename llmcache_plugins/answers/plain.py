@@ -52,6 +52,16 @@ class PlainCodec:
             raise UnstorableAnswer("only a stream of text can be stored; wrap other chunks in a StreamCodec")
         return self.encode("".join(chunks))
 
+    def pack_chunk(self, chunk: Any) -> bytes:
+        """Return text as bytes; other chunks have no joined form and are not shared either."""
+        if type(chunk) is not str:
+            raise UnstorableAnswer("only chunks of text can be shared; wrap others in a StreamCodec")
+        return pack(chunk)
+
+    def unpack_chunk(self, data: bytes, *, query: Any) -> Iterable[Any]:
+        """Return the text."""
+        return [unpack(EncodedAnswer(kind=self.kind, payload=data), kind=self.kind)]
+
     def split(self, encoded: EncodedAnswer, *, query: Any) -> Iterable[Any]:
         """Return the whole answer as the only chunk."""
         return [self.decode(encoded)]

@@ -9,58 +9,67 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.errors import ConfigError, RepositoryError, RepositoryUnavailable
-from llmcache_plugins.models import Found, Lease, Wait
-from llmcache_plugins.repository import ResponseRepository, new_token
+from llmcache_plugins.models import Lease, Wait, WriteStatus
+from llmcache_plugins.repository import new_token
 from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
 
 if TYPE_CHECKING:
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
+    from llmcache_plugins.models import Record
+    from llmcache_plugins.repository import Acquired, Ask, ResponseRepository
 
 __all__ = ["Claim"]
-
-Reply = Found | Lease | Wait
-Mode = Literal["lead", "fence"]
 
 _WITHDRAW_EVERY = 0.5
 """Seconds between two attempts to give up what a server that is away may have granted."""
 
 
 class Claim:
-    """Asks for a lease, keeps it alive, gives it up."""
+    """Asks for a lease, keeps it alive, gives it up. `ask_for` is how it asks: see `Leases.acquire`."""
 
-    def __init__(self, repository: ResponseRepository, key: CacheKey, *, tasks: Tasks) -> None:
+    def __init__(
+        self, repository: ResponseRepository, key: CacheKey, *, tasks: Tasks, ask_for: Ask = "lead"
+    ) -> None:
+        self.ask_for = ask_for
+        self.seen = ""
+        """The fence of an entry that was read and could not be used; "*" for whatever is there."""
+        self.confirmed_at = 0.0
+        """When (the loop's clock) the server was last asked and said that the flight is valid."""
         self._repository = repository
+        self._leases = repository.leases
         self._key = key
         self._tasks = tasks
-        self._asking: asyncio.Task[Reply] | None = None
+        self._since = ""
+        self._asking: asyncio.Task[Acquired] | None = None
         self._answered_at = 0.0
         self._renewing: asyncio.Task[bool] | None = None
-        self._withdraw_until = asyncio.get_running_loop().time() + repository.config.max_lead
+        self.give_up_at = _now() + repository.config.max_lead
+        """When (the loop's clock) to stop telling a server that is away what became of the flight."""
 
     @cached_property
     def _token(self) -> str:
         # Made when it is first needed: a hit asks for no lease.
         return new_token()
 
-    async def ask(self, budget: Budget, *, mode: Mode = "lead", seen: str = "") -> Reply:
+    async def ask(self, budget: Budget, *, live: bool = False) -> Acquired:
         """Ask and wait within the budget. Raises what the repository raises."""
-        self._asking = self._tasks.spawn(self._acquire(mode, seen))
+        self._asking = self._tasks.spawn(self._acquire(live=live))
         return await budget.wait_for(self._asking)
 
-    def ask_later(self, *, mode: Mode = "lead") -> None:
+    def ask_later(self) -> None:
         """Ask without waiting, unless a request is already on its way. Asking again is safe."""
         if self._asking is None or self._is_unknown:
-            self._asking = self._tasks.spawn(self._acquire(mode, ""))
+            self._asking = self._tasks.spawn(self._acquire(live=False))
 
-    async def late_lease(self, *, called_at: float, mode: Mode = "lead") -> Lease | None:
+    async def late_lease(self, *, called_at: float) -> Lease | None:
         """Wait for the lease that did not come in time; it is dated back to the provider's call."""
         for _ in range(2):
-            self.ask_later(mode=mode)
+            self.ask_later()
             if self._asking is not None:
                 await asyncio.wait((self._asking,))
         reply = self._reply
@@ -71,48 +80,54 @@ class Claim:
     async def keep(self, lease: Lease) -> None:
         """Renew the lease until cancelled, lost, or held for `max_lead`."""
         config = self._repository.config
-        for _ in range(int(config.max_lead / config.heartbeat)):
-            await asyncio.sleep(config.heartbeat)
-            self._renewing = self._tasks.spawn(self._renew(lease))
-            if not await asyncio.shield(self._renewing):
+        for _ in range(int(config.max_lead / config.renew_every)):
+            await asyncio.sleep(config.renew_every)
+            if not await self.confirm(lease):
+                self._repository.telemetry.emit(LeaseEvent(step=LeaseStep.LOST))
                 return
 
-    async def let_go(self) -> bool:
+    async def confirm(self, lease: Lease) -> bool:
+        """Renew the lease; False when it is lost. A server that does not answer has not said so."""
+        self._renewing = self._tasks.spawn(self._renew(lease))
+        return await asyncio.shield(self._renewing)
+
+    async def let_go(self, record: Record | None = None) -> WriteStatus:
         """Give the lease up: now if it is held, as soon as it arrives otherwise. Never raises.
 
-        Returns whether the flight is known to have been invalidated.
+        `record` is left to those who wait. Returns what is known of whether the flight was invalidated.
         """
-        is_void = False
+        status = WriteStatus.OK
         if self._asking is not None and not self._asking.done():
-            self._asking.add_done_callback(self._let_go_of)
+            self._asking.add_done_callback(lambda asked: self._let_go_of(asked, record))
         elif isinstance(self._reply, Lease):
             # In a task: whoever waits here may be cancelled again. A hung server holds nobody up for long.
             with suppress(RepositoryError):
-                is_void = await Budget(self._repository.config.lookup_budget).wait_for(self.withdraw())
+                budget = Budget(self._repository.config.lookup_budget)
+                status = await budget.wait_for(self.withdraw(record))
             self.settle_renewal()
         elif self._is_unknown:
-            self.withdraw()
-        return is_void
+            self.withdraw(record)
+        return status
 
     def settle_renewal(self) -> None:
         """See to it that a renewal still under way does not take the lease again after its end."""
         if self._renewing is not None and not self._renewing.done():
-            self._renewing.add_done_callback(self._let_go_of)
+            self._renewing.add_done_callback(lambda renewed: self._let_go_of(renewed, None))
 
-    def withdraw(self) -> asyncio.Task[bool]:
+    def withdraw(self, record: Record | None = None) -> asyncio.Task[WriteStatus]:
         """Give up, in the background, what this claim holds or may hold, as soon as the server answers.
 
         A request without an answer may have been carried out: a hung server does so when it wakes up.
         """
-        return self._tasks.spawn(self._withdraw())
+        return self._tasks.spawn(self._withdraw(record))
 
-    def _let_go_of(self, asked: asyncio.Task[Any]) -> None:
+    def _let_go_of(self, asked: asyncio.Task[Any], record: Record | None) -> None:
         # A request is only cancelled with everything else: nothing can be said to the server any more.
         if not asked.cancelled() and (isinstance(self._reply, Lease) or self._is_unknown):
-            self.withdraw()
+            self.withdraw(record)
 
     @property
-    def _reply(self) -> Reply | None:
+    def _reply(self) -> Acquired | None:
         asked = self._asking
         if asked is None or not asked.done() or asked.cancelled() or asked.exception() is not None:
             return None
@@ -128,26 +143,38 @@ class Claim:
         # Without a cause it was never sent: the server was already known to be away.
         return isinstance(error, RepositoryUnavailable) and error.__cause__ is not None
 
-    async def _acquire(self, mode: Mode, seen: str) -> Reply:
-        reply = await self._repository.acquire(self._key, token=self._token, mode=mode, seen=seen)
-        self._answered_at = asyncio.get_running_loop().time()
+    async def _acquire(self, *, live: bool) -> Acquired:
+        asked_at = _now()
+        reply = await self._leases.acquire(
+            self._key, token=self._token, mode=self.ask_for, seen=self.seen, since=self._since, live=live
+        )
+        self._answered_at = _now()
+        if isinstance(reply, Wait):
+            self._since = self._since or reply.time
+        elif isinstance(reply, Lease):
+            self.confirmed_at = asked_at
         return reply
 
     async def _renew(self, lease: Lease) -> bool:
+        asked_at = _now()
         with suppress(RepositoryError, ConfigError):
-            if not await self._repository.renew(self._key, lease):
-                self._repository.telemetry.emit(LeaseEvent(step=LeaseStep.LOST))
+            if not await self._leases.renew(self._key, lease):
                 return False
+            self.confirmed_at = asked_at
         return True
 
-    async def _withdraw(self) -> bool:
+    async def _withdraw(self, record: Record | None) -> WriteStatus:
         reply = self._reply
         lease = reply if isinstance(reply, Lease) else None
         try:
-            return await self._repository.fail(self._key, token=self._token, lease=lease)
+            return await self._leases.fail(self._key, token=self._token, lease=lease, record=record)
         except RepositoryUnavailable:
-            if asyncio.get_running_loop().time() < self._withdraw_until:
-                self._tasks.spawn_later(_WITHDRAW_EVERY, self._withdraw)
+            if _now() < self.give_up_at:
+                self._tasks.spawn_later(_WITHDRAW_EVERY, lambda: self._withdraw(None))
         except (RepositoryError, ConfigError):
             pass
-        return False
+        return WriteStatus.OK
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -6,24 +6,69 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from llmcache_plugins.models import Mode
 
-    from llmcache_plugins.answers import AnswerCodec
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+
+    from llmcache_plugins.answers import AnswerCodec, StreamCodec
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import EncodedAnswer, Entry, Outcome
+    from llmcache_plugins.repository import Ask
 
-__all__ = ["Job", "Landing"]
+__all__ = ["CallJob", "FlightKey", "Job", "Landing", "StreamJob", "flight_key"]
+
+FlightKey = tuple["CacheKey", "Hashable"]
+
+_ASKS: dict[Mode, Ask] = {Mode.READ_ONLY: "follow", Mode.REFRESH: "fence"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request: its key, how to ask the provider, how to store what it says, for how many seconds."""
+    """One request: its key, how its answer is stored, for how many seconds, what it may do."""
 
     key: CacheKey
-    call: Callable[[], Awaitable[Any]]
     codec: AnswerCodec
     ttl: float
+    mode: Mode = Mode.DEFAULT
+
+    def read(self, encoded: EncodedAnswer) -> Any:
+        """Return what was stored as this request wants it. Raises `CorruptEntry`."""
+        raise NotImplementedError
+
+    @property
+    def is_not_stored(self) -> bool:
+        """Whether it only reads, and neither leads nor joins a flight."""
+        return self.ttl <= 0 and self.mode is not Mode.READ_ONLY
+
+    @property
+    def ask_for(self) -> Ask:
+        """How it asks for a lease."""
+        return _ASKS.get(self.mode, "lead")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallJob(Job):
+    """A request for an answer; `call` asks the provider."""
+
+    call: Callable[[], Awaitable[Any]]
+
+    def read(self, encoded: EncodedAnswer) -> Any:
+        """Return the answer."""
+        return self.codec.decode(encoded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamJob(Job):
+    """A request for a stream; `open` asks the provider."""
+
+    codec: StreamCodec
+    query: Any
+    open: Callable[[], AsyncGenerator[Any, None]]
+
+    def read(self, encoded: EncodedAnswer) -> list[Any]:
+        """Return the answer in chunks."""
+        return list(self.codec.split(encoded, query=self.query))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +96,13 @@ class Landing:
         An invalidation may have been acknowledged after the server was asked and before that caller came.
         """
         return not self.is_void and since <= self.judged_at
+
+
+def flight_key(job: Job, is_under_way: Callable[[FlightKey], bool]) -> FlightKey:
+    """Return which flight a request joins or starts.
+
+    One that must not call joins those that do, but they must not join the one that it starts.
+    """
+    if job.mode is Mode.READ_ONLY and not is_under_way((job.key, Mode.DEFAULT)):
+        return job.key, Mode.READ_ONLY
+    return job.key, Mode.DEFAULT

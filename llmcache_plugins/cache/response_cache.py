@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from llmcache_plugins.answers import PlainCodec
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
-from llmcache_plugins.cache.flight import Crew, call_provider
+from llmcache_plugins.cache.calls import Calls
 from llmcache_plugins.cache.held import is_held
-from llmcache_plugins.cache.job import Job, Landing
+from llmcache_plugins.cache.job import CallJob, StreamJob
+from llmcache_plugins.cache.options import CallOptions
 from llmcache_plugins.cache.shelf import Shelf, clock
-from llmcache_plugins.cache.streaming import Replay, Streamer, StreamJob
+from llmcache_plugins.cache.streams import Report, Streamer
 from llmcache_plugins.config import CacheConfig, CacheSettings
-from llmcache_plugins.errors import ConfigError, RepositoryError, SignatureError
+from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, SignatureError
 from llmcache_plugins.loops import PerLoop, Tasks
-from llmcache_plugins.models import Outcome, Resolution
+from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.policy import CachePolicy, effective_ttl
 from llmcache_plugins.repository import ResponseRepository
 from llmcache_plugins.signature import CacheSignatureEngine
-from llmcache_plugins.singleflight import Flights
-from llmcache_plugins.telemetry import Face, ProviderCalled, Resolved, Stats, Telemetry
+from llmcache_plugins.telemetry import Face, Resolved, Stats, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
@@ -41,8 +41,6 @@ __all__ = ["ResponseCache"]
 _log = logging.getLogger("llmcache_plugins")
 
 _PLAIN = PlainCodec()
-_MOST_ROUNDS = 2
-"""How often a caller joins a flight whose answer may be older than itself before it flies alone."""
 
 
 class ResponseCache:
@@ -62,10 +60,9 @@ class ResponseCache:
         self._engine = CacheSignatureEngine(
             secret=self.config.secret, namespace=self.config.namespace, prefix=self.config.prefix
         )
-        self._shelf = Shelf(repository)
-        self._crew = Crew(repository, self._shelf)
-        self._streamer = Streamer(repository, self._shelf)
-        self._flights: Flights[CacheKey, Landing] = Flights(on_abandon=self.config.on_abandon)
+        shelf = Shelf(repository)
+        self._calls = Calls(repository, shelf)
+        self._streams = Streamer(repository, shelf)
         self._tasks = PerLoop(Tasks)
         self._unsigned: set[str] = set()
 
@@ -90,21 +87,16 @@ class ResponseCache:
     # -- answering -------------------------------------------------------------------------------------
 
     async def get_or_call(
-        self,
-        query: Any,
-        call: Callable[[], Awaitable[Any]],
-        *,
-        policy: CachePolicy | None = None,
-        ttl: float | None = None,
-        namespace: str | None = None,
+        self, query: Any, call: Callable[[], Awaitable[Any]], **options: Unpack[CallOptions]
     ) -> Any:
         """Return the stored answer of `query`, or what `call()` returns, stored for the next one.
 
-        `query` is a mapping such as an OpenAI request body, or a string. `ttl` in seconds: 0 reads but
-        does not store, None as the policy says. Errors of `call` pass through unchanged and are not
-        stored. A caller that is cancelled does not disturb others who wait for the same answer.
+        `query` is a mapping such as an OpenAI request body, or a string; `options` are those of
+        `CallOptions`. Errors of `call` pass through unchanged and are not stored; a call that waited for
+        another process may get a `SharedProviderError` instead. A caller that is cancelled does not disturb
+        others who wait for the same answer.
         """
-        resolution = await self.resolve(query, call, policy=policy, ttl=ttl, namespace=namespace)
+        resolution = await self.resolve(query, call, **options)
         return resolution.answer
 
     async def resolve(
@@ -114,23 +106,21 @@ class ResponseCache:
         *,
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
-        policy: CachePolicy | None = None,
-        ttl: float | None = None,
-        namespace: str | None = None,
         face: Face = Face.CACHE,
+        **options: Unpack[CallOptions],
     ) -> Resolution:
         """Like `get_or_call`, and say how the answer came about.
 
         `codec` stores and restores the answers; `scope` holds facts beside the query that change them.
         """
-        started = clock()
-        seconds = effective_ttl(policy or self.policy, ttl)
-        key = self._sign(query, codec=codec, scope=scope, namespace=namespace)
+        started, mode = clock(), self._mode(options)
+        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         if key is None:
-            resolution = await self._call_only(call, None, Outcome.BYPASS, detail="signature")
+            detail = "off" if mode is Mode.OFF else "signature"
+            resolution = await self._calls.call(call, None, Outcome.BYPASS, detail=detail)
         else:
-            job = Job(key=key, call=call, codec=codec, ttl=seconds)
-            resolution = await (self._resolve(job) if seconds > 0 else self._read_or_call(job))
+            job = CallJob(key=key, call=call, codec=codec, ttl=self._ttl(options), mode=mode)
+            resolution = await self._resolve(job)
         self._count(resolution, face=face, seconds=clock() - started)
         return resolution
 
@@ -141,27 +131,30 @@ class ResponseCache:
         *,
         codec: StreamCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
-        policy: CachePolicy | None = None,
-        ttl: float | None = None,
-        namespace: str | None = None,
         face: Face = Face.CACHE,
+        **options: Unpack[CallOptions],
     ) -> AsyncGenerator[Any, None]:
         """Yield the chunks of an answer: the stored one's, or the provider's as they come.
 
-        A stream is stored when the provider has ended it; one that breaks off, on either side, is not.
+        Identical streams at one time share one provider call: each reader gets every chunk from the first
+        on while it is under way, at its own pace, in whatever process. A stream is stored when the provider
+        has ended it; one that breaks off, on either side, is not, and raises `StreamInterrupted` for a
+        reader in another process that was given chunks already.
         """
-        started = clock()
-        seconds = effective_ttl(policy or self.policy, ttl)
-        key = self._sign(query, codec=codec, scope=scope, namespace=namespace)
+        started, mode = clock(), self._mode(options)
+        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
+        report = Report()
         if key is None:
-            chunks, resolution = open_stream(), resolutions.of_call(None, None, Outcome.BYPASS)
+            chunks, report.outcome = open_stream(), Outcome.BYPASS
         else:
-            job = StreamJob(key=key, query=query, open=open_stream, codec=codec, ttl=seconds)
-            chunks, resolution = await self._find_stream(job)
+            job = StreamJob(
+                key=key, query=query, open=open_stream, codec=codec, ttl=self._ttl(options), mode=mode
+            )
+            chunks = self._read(job, report)
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
-        self._count(resolution, face=face, seconds=clock() - started)
+        self._count(_resolution_of(key, report), face=face, seconds=clock() - started)
 
     def key_of(
         self,
@@ -178,13 +171,13 @@ class ResponseCache:
 
     async def delete(self, key: CacheKey) -> bool:
         """Forget one answer, everywhere; flights under way for it are not stored. See the repository."""
-        self._flights.detach(lambda flying: flying == key)
+        self._detach(lambda flying: flying == key)
         return await self.repository.delete(key)
 
     async def clear(self, namespace: str | None = None) -> int:
         """Forget every answer of a namespace (default the cache's own); return how many went."""
         name = self.config.namespace if namespace is None else namespace
-        self._flights.detach(lambda flying: flying.namespace == name)
+        self._detach(lambda flying: flying.namespace == name)
         return await self.repository.clear(name)
 
     # -- life ------------------------------------------------------------------------------------------
@@ -199,12 +192,17 @@ class ResponseCache:
         stats.entries, stats.stored_bytes = size.entries, size.stored_bytes
         return stats
 
+    def in_flight(self) -> int:
+        """Return how many calls and streams are under way on the running loop."""
+        return self._calls.count() + self._streams.count()
+
     async def aclose(self) -> None:
         """Finish what is being stored on the running loop, close the connections.
 
         Calls that somebody still waits for go on, and get their answers.
         """
-        await self._flights.aclose()
+        await self._calls.aclose()
+        await self._streams.aclose()
         if (tasks := self._tasks.pop()) is not None:
             await tasks.finish(timeout=self.config.commit_budget)
         await self.repository.aclose()
@@ -220,54 +218,55 @@ class ResponseCache:
 
     # -- inside ----------------------------------------------------------------------------------------
 
+    def _mode(self, options: CallOptions) -> Mode:
+        if unknown := options.keys() - CallOptions.__optional_keys__:
+            # A namespace that was misspelled must not be one that was not given.
+            known = ", ".join(sorted(CallOptions.__optional_keys__))
+            raise TypeError(f"unknown option {min(unknown)!r}; a call takes {known}")
+        mode = options.get("mode")
+        try:
+            return Mode(self.config.mode if mode is None else mode)
+        except ValueError:
+            raise ConfigError(f"mode is one of {', '.join(Mode)}, not {mode!r}") from None
+
+    def _ttl(self, options: CallOptions) -> float:
+        return effective_ttl(options.get("policy") or self.policy, options.get("ttl"))
+
     def _sign(
-        self, query: Any, *, codec: AnswerCodec, scope: Mapping[str, object] | None, namespace: str | None
+        self,
+        query: Any,
+        *,
+        codec: AnswerCodec,
+        scope: Mapping[str, object] | None,
+        namespace: str | None,
+        mode: Mode,
     ) -> CacheKey | None:
+        """Return the key of a query; None for one that is not to be cached."""
+        if mode is Mode.OFF:
+            return None
         try:
             return self.key_of(query, codec=codec, scope=scope, namespace=namespace)
         except SignatureError as error:
+            if mode is Mode.READ_ONLY:
+                raise CacheMiss("a request without a canonical form is never stored") from error
             if error.path not in self._unsigned and len(self._unsigned) < 100:
                 self._unsigned.add(error.path)
                 _log.warning("not cached: %s", error)
             return None
 
-    async def _resolve(self, job: Job) -> Resolution:
-        since, may_wait = clock(), not is_held()
-        for _ in range(_MOST_ROUNDS if may_wait else 0):
-            landing, led = await self._flights.join(job.key, lambda: self._fly(job))
-            if led or landing.serves(since=since):
-                return resolutions.of_landing(job.key, landing, codec=job.codec, led=led)
-        landing = await self._fly(job, may_wait=may_wait)
-        return resolutions.of_landing(job.key, landing, codec=job.codec, led=True)
+    async def _resolve(self, job: CallJob) -> Resolution:
+        if job.is_not_stored:
+            return await self._calls.read_or_call(job)
+        return await self._calls.resolve(job, tasks=self._tasks.current(), may_wait=not is_held())
 
-    def _fly(self, job: Job, *, may_wait: bool = True) -> Coroutine[Any, Any, Landing]:
-        return self._crew.fly(job, self._tasks.current(), may_wait=may_wait)
+    def _read(self, job: StreamJob, report: Report) -> AsyncGenerator[Any, None]:
+        if job.is_not_stored:
+            return self._streams.read_or_open(job, report)
+        return self._streams.read(job, report, tasks=self._tasks.current(), may_wait=not is_held())
 
-    async def _read_or_call(self, job: Job) -> Resolution:
-        try:
-            await self.repository.ready()
-            found = await self.repository.fetch(job.key, budget=Budget(self.config.lookup_budget))
-        except (RepositoryError, ConfigError):
-            return await self._call_only(job.call, job.key, Outcome.UNAVAILABLE, detail="unavailable")
-        opened = self._shelf.open(job.codec, found) if found is not None else None
-        if opened is not None:
-            return resolutions.of_entry(job.key, opened.entry, opened.answer)
-        return await self._call_only(job.call, job.key, Outcome.MISS, detail="")
-
-    async def _call_only(
-        self, call: Callable[[], Awaitable[Any]], key: CacheKey | None, outcome: Outcome, *, detail: str
-    ) -> Resolution:
-        answered = await call_provider(call, self._telemetry)
-        self._telemetry.emit(ProviderCalled(seconds=answered.seconds, failed=False))
-        return resolutions.of_call(key, answered.answer, outcome, detail=detail)
-
-    async def _find_stream(self, job: StreamJob) -> tuple[AsyncGenerator[Any, None], Resolution]:
-        tasks = self._tasks.current()
-        turn = await self._streamer.find(job, tasks)
-        if isinstance(turn, Replay):
-            return _replayed(turn), resolutions.of_entry(job.key, turn.entry, None)
-        outcome = Outcome.MISS if turn.reachable else Outcome.UNAVAILABLE
-        return self._streamer.live(job, turn, tasks), resolutions.of_call(job.key, None, outcome)
+    def _detach(self, matches: Callable[[CacheKey], bool]) -> None:
+        self._calls.detach(matches)
+        self._streams.detach(matches)
 
     def _count(self, resolution: Resolution, *, face: Face, seconds: float) -> None:
         self._telemetry.emit(
@@ -281,6 +280,8 @@ class ResponseCache:
         )
 
 
-async def _replayed(replay: Replay) -> AsyncGenerator[Any, None]:
-    for chunk in replay.chunks:
-        yield chunk
+def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:
+    """Return the resolution of a stream; its answer is not kept."""
+    if key is not None and report.outcome is Outcome.HIT and report.entry is not None:
+        return resolutions.of_entry(key, report.entry, None)
+    return resolutions.of_call(key, None, report.outcome)

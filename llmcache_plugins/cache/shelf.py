@@ -8,20 +8,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from llmcache_plugins.budget import Budget
-from llmcache_plugins.errors import ConfigError, CorruptEntry, RepositoryError, UnstorableAnswer
+from llmcache_plugins.errors import (
+    ConfigError,
+    CorruptEntry,
+    RepositoryError,
+    RepositoryUnavailable,
+    UnstorableAnswer,
+)
 from llmcache_plugins.models import AnswerFacts, Entry, WriteStatus
 from llmcache_plugins.policy import Refusal, admit
 from llmcache_plugins.telemetry import Refused, Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.answers import StreamCodec
+    from llmcache_plugins.cache.job import Job
     from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.loops import Tasks
     from llmcache_plugins.models import EncodedAnswer, Found, Lease
     from llmcache_plugins.repository import ResponseRepository
 
@@ -29,9 +38,15 @@ __all__ = ["Opened", "Shelf", "Stored"]
 
 _log = logging.getLogger("llmcache_plugins")
 
+_AGAIN_AFTER = 0.5
+"""Seconds after which an answer is offered again to a server that was away."""
+_MOST_LATER = 64
+"""Answers that may wait for that in memory."""
+
 _REFUSALS = {
     WriteStatus.SUPERSEDED: Refusal.SUPERSEDED,
     WriteStatus.INVALIDATED: Refusal.INVALIDATED,
+    WriteStatus.FORGOTTEN: Refusal.FORGOTTEN,
     WriteStatus.TOO_BIG: Refusal.TOO_BIG,
     WriteStatus.ERR: Refusal.WRITE_FAILED,
 }
@@ -47,10 +62,12 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What became of an answer: an entry, or the reason why not."""
+    """What became of an answer: an entry, or the reason why not; neither while that is not known yet."""
 
     entry: Entry | None = None
     refusal: Refusal | None = None
+    status: WriteStatus = WriteStatus.OK
+    """What the server said."""
 
 
 class Shelf:
@@ -59,11 +76,13 @@ class Shelf:
     def __init__(self, repository: ResponseRepository) -> None:
         self._repository = repository
         self._complained = False
+        # Weak: a loop that ends forgets its timers, and what waits for them.
+        self._later: WeakSet[Callable[[], Any]] = WeakSet()
 
-    def open(self, codec: AnswerCodec, found: Found) -> Opened | None:
-        """Decode a found entry; None, counted, when its codec cannot read it."""
+    def open(self, job: Job, found: Found) -> Opened | None:
+        """Read a found entry; None, counted, when its codec cannot."""
         try:
-            return Opened(entry=found.entry, answer=codec.decode(found.entry.answer))
+            return Opened(entry=found.entry, answer=job.read(found.entry.answer))
         except CorruptEntry:
             pass
         except Exception as error:  # noqa: BLE001 - any codec, any bytes: unreadable is a miss
@@ -81,6 +100,16 @@ class Shelf:
             self._complain(error)
             return None
         return encoded
+
+    def pack_chunk(self, codec: StreamCodec, chunk: Any) -> bytes | None:
+        """Return a chunk of a stream as bytes; None when it has no such form."""
+        try:
+            return codec.pack_chunk(chunk)
+        except UnstorableAnswer:
+            return None
+        except Exception as error:  # noqa: BLE001 - any codec, any chunk: it is passed on all the same
+            self._complain(error)
+            return None
 
     def refusal_of(self, encoded: EncodedAnswer | None) -> Refusal | None:
         """Say why an answer must not be stored, or None."""
@@ -104,17 +133,39 @@ class Shelf:
         now = time.time()
         return Entry(answer=encoded, created=now, fresh_until=now + ttl, provider_seconds=seconds)
 
-    async def store(self, key: CacheKey, entry: Entry, *, lease: Lease, ttl: float) -> Stored:
-        """Commit an entry. Never raises; a refusal is counted."""
+    async def store(
+        self, key: CacheKey, entry: Entry, *, lease: Lease, ttl: float, tasks: Tasks, until: float
+    ) -> Stored:
+        """Commit an entry. Never raises; a refusal is counted.
+
+        When the server is away it is tried again in the background, up to `until` on the loop's clock.
+        """
+
+        async def again() -> Stored:
+            return await self.store(key, entry, lease=lease, ttl=ttl, tasks=tasks, until=until)
+
         try:
-            commit = await self._repository.commit(key, entry, ttl=ttl, lease=lease)
+            commit = await self._repository.leases.commit(key, entry, ttl=ttl, lease=lease)
+        except RepositoryUnavailable:
+            return self._try_later(again, tasks, until)
         except (RepositoryError, ConfigError):
             return self.refuse(Refusal.WRITE_FAILED)
         except Exception as error:  # noqa: BLE001 - facts that cannot be packed, for one
             self._complain(error)
             return self.refuse(Refusal.WRITE_FAILED)
         refusal = _REFUSALS.get(commit.status)
-        return Stored(entry=entry) if refusal is None else self.refuse(refusal)
+        if refusal is not None:
+            return replace(self.refuse(refusal), status=commit.status)
+        return Stored(entry=entry)
+
+    def _try_later(
+        self, again: Callable[[], Coroutine[Any, Any, Stored]], tasks: Tasks, until: float
+    ) -> Stored:
+        if clock() >= until or len(self._later) >= _MOST_LATER:
+            return self.refuse(Refusal.WRITE_FAILED)
+        self._later.add(again)
+        tasks.spawn_later(_AGAIN_AFTER, again)
+        return Stored()
 
     async def in_time(self, storing: asyncio.Task[Stored]) -> Stored:
         """Wait for `store` for at most the commit budget; then it goes on in the background."""

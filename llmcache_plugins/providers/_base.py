@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +14,10 @@ from llmcache_plugins.providers._wire_codec import WireStreamCodec
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from llmcache_plugins.errors import SharedProviderError
     from llmcache_plugins.providers._wire_codec import WireCodec
 
-__all__ = ["Api", "WireProvider", "chosen"]
+__all__ = ["Api", "WireProvider", "chosen", "retry_headers"]
 
 Api = Literal["chat", "responses", "embeddings"]
 
@@ -25,6 +27,12 @@ def chosen(api: str, choices: Mapping[str, Any]) -> Any:
     if api not in choices:
         raise ConfigError(f"api is one of {', '.join(map(repr, choices))}, not {api!r}")
     return choices[api]
+
+
+def retry_headers(shared: SharedProviderError) -> dict[str, str]:
+    """Return the time an error asks for as servers say it: in whole seconds, and never less than asked."""
+    wait = shared.retry_after
+    return {} if wait is None or not 0 <= wait < math.inf else {"retry-after": str(math.ceil(wait))}
 
 
 class WireProvider:
@@ -55,6 +63,21 @@ class WireProvider:
         if not isinstance(self._codec, WireStreamCodec):
             raise ConfigError(f"{self._codec.kind} has no streams; call `complete` or `resolve`")
         return self._chunks(_arguments(query, leaving_out=("stream",)))
+
+    def error_of(self, shared: SharedProviderError, /) -> Exception | None:
+        """Return the SDK's error for what another process was told, or None to raise the shared one as it is.
+
+        A new object each time: raise it `from shared`. Never raises: a version of the SDK that builds its
+        errors in another way costs the class of the error, not the error.
+        """
+        with suppress(Exception):
+            if shared.status is None or 400 <= shared.status <= 599:
+                return self._rebuilt(shared)
+        return None
+
+    def _rebuilt(self, shared: SharedProviderError) -> Exception | None:
+        """Return the SDK's error, or None for one it does not have. May raise."""
+        raise NotImplementedError
 
     async def _chunks(self, arguments: dict[str, Any]) -> AsyncIterator[Any]:
         chunks = await self._call(**arguments, stream=True)

@@ -81,11 +81,13 @@ class WireStreamCodec(WireCodec):
         chunk: Shape,
         joined: Callable[[list[Wire]], Wire | None],
         parts: Callable[[Wire, Any], list[Wire]],
+        wanted: Callable[[Wire, Any], bool] = lambda _wire, _query: True,
     ) -> None:
         super().__init__(kind, answer=answer)
         self._chunk = chunk
         self._joined = joined
         self._parts = parts
+        self._wanted = wanted
 
     def join(self, chunks: Sequence[Any]) -> EncodedAnswer:
         """Return the answer that the chunks of a stream amount to.
@@ -101,6 +103,17 @@ class WireStreamCodec(WireCodec):
             _trial(self, encoded)
         return encoded
 
+    def pack_chunk(self, chunk: Any) -> bytes:
+        """Return the wire form of a chunk."""
+        return pack(_read(self._chunk, chunk))
+
+    def unpack_chunk(self, data: bytes, *, query: Any) -> Iterable[Any]:
+        """Return the chunk as a fresh object of the SDK; none for what `query` did not ask for."""
+        wire = unpack(EncodedAnswer(kind=self.kind, payload=data), kind=self.kind)
+        if not isinstance(wire, dict):
+            raise CorruptEntry(f"a chunk of {self.kind!r} is not an object")
+        return [_build(self._chunk, wire)] if self._wanted(wire, query) else []
+
     def split(self, encoded: EncodedAnswer, *, query: Any) -> Iterable[Any]:
         """Return the chunks that replay the answer, with its usage if `query` asks for that."""
         return [_build(self._chunk, part) for part in self._parts(self._wire(encoded), query)]
@@ -114,6 +127,8 @@ def chat_codec(*, answer: Shape, chunk: Shape) -> WireStreamCodec:
         chunk=chunk,
         joined=join_chat_chunks,
         parts=lambda wire, query: split_chat(wire, include_usage=_wants_usage(query)),
+        # The chunk without choices that tells the usage is only for who has asked for it.
+        wanted=lambda wire, query: bool(wire.get("choices")) or not wire.get("usage") or _wants_usage(query),
     )
 
 

@@ -1,15 +1,17 @@
 """The provider for `litellm`'s module-level calls.
 
-Owns how LiteLLM's objects are read and built. The payload is the same wire format that the OpenAI provider
-and the LiteLLM cache hook write.
+Owns how LiteLLM's objects and errors are read and built. The payload is the same wire format that the OpenAI
+provider and the LiteLLM cache hook write.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llmcache_plugins.providers._base import Api, WireProvider, chosen
+from llmcache_plugins.providers._base import Api, WireProvider, chosen, retry_headers
 from llmcache_plugins.providers._wire_codec import (
     Shape,
     WireCodec,
@@ -19,6 +21,7 @@ from llmcache_plugins.providers._wire_codec import (
 )
 
 try:
+    import httpx
     import litellm
     from litellm.types.llms.base import BaseLiteLLMOpenAIResponseObject
     from litellm.types.llms.openai import ResponsesAPIResponse, ResponsesAPIStreamingResponse
@@ -28,6 +31,8 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llmcache_plugins.errors import SharedProviderError
 
 __all__ = ["LiteLLMProvider"]
 
@@ -62,6 +67,64 @@ class LiteLLMProvider(WireProvider):
         # What is no mapping is for `complete` to refuse, with a message of its own.
         said = isinstance(query, Mapping) and (query.get("api_base") or query.get("base_url"))
         return {"api_base": base} if base and not said else {}
+
+    def _rebuilt(self, shared: SharedProviderError) -> Any:
+        # The address is the one that LiteLLM gives its own errors.
+        request = httpx.Request("POST", "https://litellm.ai")
+        known: dict[str, Any] = {
+            "message": str(shared),
+            "model": "",
+            "llm_provider": "",
+            "request": request,
+            "request_data": {},
+        }
+        if shared.status is None:
+            name = _WITHOUT_STATUS.get(shared.error_class)
+            return _built(name, known) if name is not None else None
+        response = httpx.Response(shared.status, headers=retry_headers(shared), request=request)
+        known |= {"response": response, "status_code": shared.status, "exception_status_code": shared.status}
+        for name in (shared.error_class, _BY_STATUS.get(shared.status, ""), "APIError"):
+            with suppress(Exception):
+                error = _built(name, known)
+                # Some classes have a status of their own, whatever they are told.
+                if error.status_code == shared.status:
+                    # And many make a response of their own, without the headers.
+                    error.response = response
+                    return error
+        return None
+
+
+# --- LiteLLM's errors ------------------------------------------------------------------------------------
+
+_WITHOUT_STATUS = {
+    "APIConnectionError": "APIConnectionError",
+    "APITimeoutError": "Timeout",
+    "Timeout": "Timeout",
+}
+
+_BY_STATUS = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    403: "PermissionDeniedError",
+    404: "NotFoundError",
+    408: "Timeout",
+    422: "UnprocessableEntityError",
+    429: "RateLimitError",
+    500: "InternalServerError",
+    502: "BadGatewayError",
+    503: "ServiceUnavailableError",
+    504: "Timeout",
+}
+"""For an error that another SDK raised; not every version of LiteLLM has every class."""
+
+
+def _built(name: str, known: Mapping[str, Any]) -> Any:
+    """Return an error of a class of LiteLLM. Raises if there is none, or if it wants to know more."""
+    made = getattr(litellm.exceptions, name)
+    if not issubclass(made, Exception):
+        raise TypeError(f"{name} is no error")
+    wanted = inspect.signature(made).parameters
+    return made(**{argument: value for argument, value in known.items() if argument in wanted})
 
 
 # --- LiteLLM's classes -----------------------------------------------------------------------------------

@@ -1,15 +1,17 @@
 """The provider for `openai.AsyncOpenAI` and its relatives.
 
-Owns how the SDK's objects are read and built, and which settings of a client change an answer. Calls only
-what the SDK documents.
+Owns how the SDK's objects and errors are read and built, and which settings of a client change an answer.
+Calls only what the SDK documents.
 """
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from llmcache_plugins.providers._base import Api, WireProvider, chosen
+from llmcache_plugins.providers._base import Api, WireProvider, chosen, retry_headers
 from llmcache_plugins.providers._wire_codec import (
     Shape,
     WireCodec,
@@ -20,6 +22,7 @@ from llmcache_plugins.providers._wire_codec import (
 from llmcache_plugins.signature import LEFT_OUT_HEADERS
 
 try:
+    import openai
     from openai.types import CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
     from openai.types.responses import Response, ResponseStreamEvent
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from openai import AsyncOpenAI
+
+    from llmcache_plugins.errors import SharedProviderError
 
 __all__ = ["OpenAIProvider"]
 
@@ -74,6 +79,21 @@ class OpenAIProvider(WireProvider):
         }
         return {name: value for name, value in found.items() if value}
 
+    def _rebuilt(self, shared: SharedProviderError) -> Exception | None:
+        base_url = self._client.base_url
+        # httpx; httpx2 in newer versions of the SDK.
+        http: Any = sys.modules[type(base_url).__module__.partition(".")[0]]
+        request = http.Request("POST", _without_user(str(base_url)))
+        if shared.status is None:
+            made = _WITHOUT_STATUS.get(shared.error_class)
+            return made(request=request) if made is not None else None
+        response = http.Response(shared.status, headers=retry_headers(shared), request=request)
+        usual = _usual_class(shared.status)
+        with suppress(Exception):
+            error: Exception = _named_class(shared, usual)(str(shared), response=response, body=None)
+            return error
+        return usual(str(shared), response=response, body=None)
+
 
 def _without_user(url: str) -> str:
     parts = urlsplit(url)
@@ -94,6 +114,36 @@ def _headers_that_count(headers: Mapping[str, object]) -> dict[str, str]:
 
 def _parameters_that_count(parameters: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in parameters.items() if name.lower() not in _SECRET_PARAMETERS}
+
+
+# --- The SDK's errors ------------------------------------------------------------------------------------
+
+_WITHOUT_STATUS: dict[str, type[openai.APIConnectionError]] = {
+    "APIConnectionError": openai.APIConnectionError,
+    "APITimeoutError": openai.APITimeoutError,
+}
+
+_BY_STATUS: dict[int, type[openai.APIStatusError]] = {
+    400: openai.BadRequestError,
+    401: openai.AuthenticationError,
+    403: openai.PermissionDeniedError,
+    404: openai.NotFoundError,
+    409: openai.ConflictError,
+    422: openai.UnprocessableEntityError,
+    429: openai.RateLimitError,
+}
+
+
+def _usual_class(status: int) -> type[openai.APIStatusError]:
+    """Return the class by the SDK's own rule, which it does not export."""
+    return _BY_STATUS.get(status, openai.InternalServerError if status >= 500 else openai.APIStatusError)
+
+
+def _named_class(shared: SharedProviderError, usual: type[openai.APIStatusError]) -> Any:
+    """Return the class that raised there, if the SDK here has it for this status: it may be a newer one."""
+    named = getattr(openai, shared.error_class, None)
+    is_one = isinstance(named, type) and issubclass(named, usual)
+    return named if is_one and getattr(named, "status_code", None) == shared.status else usual
 
 
 # --- The SDK's classes -----------------------------------------------------------------------------------

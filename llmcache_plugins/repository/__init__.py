@@ -1,5 +1,7 @@
 """Everything that talks to a server. The only floor that imports redis."""
 
-from llmcache_plugins.repository.repository import ResponseRepository, new_token
+from llmcache_plugins.repository.leases import Acquired, Ask, Leases, new_token
+from llmcache_plugins.repository.repository import ResponseRepository
+from llmcache_plugins.repository.wakes import Ear
 
-__all__ = ["ResponseRepository", "new_token"]
+__all__ = ["Acquired", "Ask", "Ear", "Leases", "ResponseRepository", "new_token"]

@@ -20,6 +20,7 @@ from llmcache_plugins.repository.batching import FetchBatcher, RawEntry, ScriptB
 from llmcache_plugins.repository.breaker import Breaker
 from llmcache_plugins.repository.faults import FAULTS, Fault, classify, translate
 from llmcache_plugins.repository.scripts import SCRIPTS
+from llmcache_plugins.repository.wakes import Wakes
 from llmcache_plugins.telemetry import BreakerChanged, Telemetry
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ PROBE_EVERY = 1.0
 class Link:
     """One connection pool and what goes with it."""
 
-    def __init__(self, topology: Topology, *, telemetry: Telemetry, command_timeout: float) -> None:
+    def __init__(
+        self, topology: Topology, *, telemetry: Telemetry, command_timeout: float, wake_patience: float
+    ) -> None:
         self.topology = topology
         self._telemetry = telemetry
         self._timeout = command_timeout
@@ -58,6 +61,13 @@ class Link:
         self._complaints: set[str] = set()
         self._reads = FetchBatcher(read=self._read_groups, spawn=self._tasks.spawn)
         self._scripts = ScriptBatcher(run=self._run_commands, spawn=self._tasks.spawn)
+        self.wakes = Wakes(
+            subscriber=topology.subscriber,
+            spawn=self._tasks.spawn,
+            # Not for the breaker: what it says of the server, commands find out by themselves.
+            on_fault=lambda error: self._complain(translate(error)),
+            patience=wake_patience,
+        )
 
     @property
     def is_known_bad(self) -> bool:

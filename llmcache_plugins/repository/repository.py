@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from llmcache_plugins import codec
 from llmcache_plugins.config import CacheConfig
-from llmcache_plugins.errors import ConfigError, RepositoryError, RepositoryUnavailable
+from llmcache_plugins.errors import ConfigError, RepositoryError
 from llmcache_plugins.keys import BucketKeys, CacheKey, KeyLayout
 from llmcache_plugins.loops import PerLoop
-from llmcache_plugins.models import Absent, Commit, Entry, Found, Lease, Size, Wait, WriteStatus
+from llmcache_plugins.models import Absent, Commit, Entry, Found, Lease, Size, WriteStatus
 from llmcache_plugins.policy import check_ttl
 from llmcache_plugins.repository import maintenance
+from llmcache_plugins.repository.leases import Leases
 from llmcache_plugins.repository.link import Link
-from llmcache_plugins.repository.reading import NAMESPACE_SUBJECT, Judge, is_current, subjects
+from llmcache_plugins.repository.reading import NAMESPACE_SUBJECT, Judge, is_current
+from llmcache_plugins.repository.timings import Timings
 from llmcache_plugins.repository.topology import connect, wrap
 from llmcache_plugins.repository.touches import Touches
 from llmcache_plugins.repository.urls import parse_url
+from llmcache_plugins.repository.writing import Writer
 from llmcache_plugins.telemetry import Evicted, Telemetry
 
 if TYPE_CHECKING:
@@ -36,20 +38,13 @@ if TYPE_CHECKING:
     from llmcache_plugins.repository.scripts import Argument
     from llmcache_plugins.repository.topology import Topology
 
-__all__ = ["ResponseRepository", "new_token"]
+__all__ = ["ResponseRepository"]
 
 T = TypeVar("T")
 _log = logging.getLogger("llmcache_plugins")
 
 FIRST_START = 6.0
 """Seconds the embedded server may take to start, outside every budget."""
-_UNBOUNDED = 2**53 - 1
-_MOST_ROUNDS = 4
-
-
-def new_token() -> str:
-    """Return the name of a new owner of leases: 32 hexadecimal digits."""
-    return secrets.token_hex(16)
 
 
 class ResponseRepository:
@@ -81,7 +76,12 @@ class ResponseRepository:
         self._target = None if client is not None else parse_url(url)
         self._new_topology()  # says what is wrong with a URL or a client now, not at the first call
         self._links = PerLoop(self._new_link)
-        self._judge = Judge(telemetry=self.telemetry, marks_ms=self._marks_ms(0))
+        self._timings = Timings(self.config)
+        self._writer = Writer(config=self.config, timings=self._timings, telemetry=self.telemetry)
+        self._judge = Judge(telemetry=self.telemetry, marks_ms=self._timings.marks_ms())
+        self.leases = Leases(
+            locate=self._locate, judge=self._judge, writer=self._writer, timings=self._timings
+        )
         if url is None and client is None:
             _log.info("no Redis URL: answers are kept by a server on this machine, for this user only")
 
@@ -107,8 +107,7 @@ class ResponseRepository:
 
     async def look_up(self, key: CacheKey, *, budget: Budget | None = None) -> Found | Absent:
         """Like `fetch`; a miss says which entry, if any, was read and could not be used."""
-        link = self._links.current()
-        names = self._names(key, link)
+        link, names = self._locate(key)
         waiting = link.fetch(root=names.root, entry=names["entry"])
         raw = await (budget.wait_for(waiting) if budget else waiting)
         if isinstance(raw, Exception):
@@ -134,7 +133,9 @@ class ResponseRepository:
             return Commit(status=WriteStatus.NOT_WANTED)
         if len(entry.answer.payload) > self.config.max_entry_bytes:
             return Commit(status=WriteStatus.TOO_BIG)
-        return await self._commit(key, entry, seconds, Lease(token="", fence="", birth=""))
+        link, names = self._locate(key)
+        nobody = Lease(token="", fence="", birth="", is_held=False)
+        return await self._writer.write(link, names, entry, ttl=seconds, lease=nobody)
 
     async def delete(self, key: CacheKey) -> bool:
         """Remove one entry and void the flights for it; return whether there was one.
@@ -180,69 +181,6 @@ class ResponseRepository:
         buckets = await self._owned(link, measuring, budget)
         return Size(entries=sum(n for n, _ in buckets), stored_bytes=sum(b for _, b in buckets))
 
-    # -- leases ----------------------------------------------------------------------------------------
-
-    async def acquire(
-        self, key: CacheKey, *, token: str, mode: Literal["lead", "fence"] = "lead", seen: str = ""
-    ) -> Found | Lease | Wait:
-        """Look again, and take the lease of a key if nobody has it.
-
-        `token` names the caller; asking again with the same one is safe. `mode="fence"` gives the right to
-        store without the lease: others may call the provider too. `seen` is the fence of an entry that was
-        read and could not be used, or "*" for whatever is there.
-        """
-        link = self._links.current()
-        names = self._names(key, link)
-        for _ in range(_MOST_ROUNDS):
-            reply = await link.run("acquire", names, self._acquire_arguments(token, mode, seen))
-            if reply[0] == b"LEAD":
-                return Lease(token=token, fence=reply[1].decode(), birth=reply[2].decode())
-            if reply[0] == b"WAIT":
-                return Wait(seconds=max(reply[1], 0) / 1000)
-            found = await self._judge.judge(link, names, reply[1], reply[2])
-            if isinstance(found, Found):
-                return found
-            seen = found.seen
-        raise RepositoryUnavailable("the entry changed faster than it could be judged")
-
-    async def renew(self, key: CacheKey, lease: Lease) -> bool:
-        """Keep a lease for another `lease_ttl`; False when another holds it or the flight is void."""
-        link = self._links.current()
-        names = self._names(key, link)
-        arguments: dict[str, Argument] = {
-            "token": lease.token,
-            "fence": lease.fence,
-            "birth": lease.birth,
-            "lease_ms": self._lease_ms,
-            "marks_ms": self._marks_ms(0),
-            "root": names.root,
-            "digest": key.digest,
-        }
-        return bool(await link.run("renew", names, arguments, subjects(key.digest)) == b"OK")
-
-    async def commit(self, key: CacheKey, entry: Entry, *, ttl: float, lease: Lease) -> Commit:
-        """Store the answer of a flight and release its lease; `ttl` in seconds.
-
-        Never over a newer answer, never past an invalidation, and safe to repeat.
-        """
-        return await self._commit(key, entry, ttl, lease)
-
-    async def fail(self, key: CacheKey, *, token: str, lease: Lease | None = None) -> bool:
-        """Give a lease up without storing, if it is still held by this token.
-
-        Returns whether the flight of `lease` was invalidated: others must not get its answer then.
-        """
-        link = self._links.current()
-        names = self._names(key, link)
-        arguments: dict[str, Argument] = {
-            "token": token,
-            "fence": lease.fence if lease else "",
-            "birth": lease.birth if lease else "",
-            "root": names.root,
-            "digest": key.digest,
-        }
-        return bool(await link.run("fail", names, arguments, subjects(key.digest)))
-
     # -- life ------------------------------------------------------------------------------------------
 
     async def ready(self) -> None:
@@ -283,7 +221,7 @@ class ResponseRepository:
 
     def redis_key(self, key: CacheKey) -> str:
         """Return the Redis key under which this repository keeps an entry. Needs a running loop."""
-        return self._names(key, self._links.current())["entry"]
+        return self._locate(key)[1]["entry"]
 
     @property
     def largest_entry(self) -> int:
@@ -295,50 +233,19 @@ class ResponseRepository:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    async def _commit(self, key: CacheKey, entry: Entry, ttl: float, lease: Lease) -> Commit:
-        link = self._links.current()
-        names = self._names(key, link)
-        body = codec.encode_body(entry, digest=key.digest, compress_from=self.config.compress_from)
-        arguments: dict[str, Argument] = {
-            "token": lease.token,
-            "fence": lease.fence,
-            "birth": lease.birth,
-            "version": codec.version_field(),
-            "ttl_ms": max(1, round(ttl * 1000)),
-            "marks_ms": self._marks_ms(ttl),
-            "oldest_us": self._oldest_us,
-            "max_entries": _share(self.config.max_entries, link.topology.buckets),
-            "max_bytes": _share(self.config.max_bytes, link.topology.buckets),
-            "root": names.root,
-            "digest": key.digest,
-            "body": body,
-        }
-        status, evicted, detail = await link.run("commit", names, arguments, subjects(key.digest))
-        self._count_evicted(evicted)
-        return Commit(status=WriteStatus(status.decode()), detail=detail.decode(errors="replace"))
-
     async def _invalidate(self, layout: KeyLayout, what: Sequence[str], buckets: Iterable[int]) -> int:
         return await maintenance.invalidate(
             self._links.current(),
             layout,
             what,
             buckets,
-            marks_ms=self._marks_ms(0),
-            oldest_us=self._oldest_us,
+            marks_ms=self._timings.marks_ms(),
+            oldest_us=self._timings.oldest_us,
         )
 
     async def _owned(self, link: Link, work: Coroutine[Any, Any, T], budget: Budget | None) -> T:
         task = link.spawn(work)
         return await (budget.wait_for(task) if budget else asyncio.shield(task))
-
-    def _acquire_arguments(self, token: str, mode: str, seen: str) -> dict[str, Argument]:
-        return {
-            "token": token,
-            "mode": mode,
-            "seen": seen,
-            "lease_ms": self._lease_ms,
-            "marks_ms": self._marks_ms(0),
-        }
 
     def _touch(self, link: Link, names: BucketKeys, found: Found) -> None:
         self._touches(link).add(root=names.root, member=f"{names.digest}:{found.stored_bytes}")
@@ -349,7 +256,7 @@ class ResponseRepository:
             async def note(root: str, members: Sequence[str]) -> None:
                 # An eviction order that misses a second of reads is no harm.
                 with suppress(RepositoryError, ConfigError):
-                    arguments: dict[str, Argument] = {"marks_ms": self._marks_ms(0), "root": root}
+                    arguments: dict[str, Argument] = {"marks_ms": self._timings.marks_ms(), "root": root}
                     await link.run("touch", BucketKeys(root), arguments, members)
 
             link.touches = Touches(note=note, spawn=link.spawn)
@@ -359,23 +266,12 @@ class ResponseRepository:
         if entries:
             self.telemetry.emit(Evicted(entries=entries))
 
-    def _names(self, key: CacheKey, link: Link) -> BucketKeys:
-        return self._layout(key.namespace, link).request(key.digest)
+    def _locate(self, key: CacheKey) -> tuple[Link, BucketKeys]:
+        link = self._links.current()
+        return link, self._layout(key.namespace, link).request(key.digest)
 
     def _layout(self, namespace: str, link: Link) -> KeyLayout:
         return KeyLayout(prefix=self.config.prefix, namespace=namespace, buckets=link.topology.buckets)
-
-    def _marks_ms(self, ttl: float) -> int:
-        # A second more than what they guard.
-        return round((max(ttl, 2 * self.config.max_lead) + 1) * 1000)
-
-    @property
-    def _oldest_us(self) -> int:
-        return round(2 * self.config.max_lead * 1_000_000)
-
-    @property
-    def _lease_ms(self) -> int:
-        return round(self.config.lease_ttl * 1000)
 
     @property
     def _is_embedded(self) -> bool:
@@ -395,9 +291,5 @@ class ResponseRepository:
             self._new_topology(),
             telemetry=self.telemetry,
             command_timeout=self.config.connect_timeout + self.config.socket_timeout,
+            wake_patience=self.config.socket_timeout,
         )
-
-
-def _share(bound: int | None, buckets: int) -> int:
-    # Rounded down: all buckets together never hold more than the bound (but one entry each).
-    return _UNBOUNDED if bound is None else max(1, bound // buckets)

@@ -7,6 +7,7 @@ Every reply is bytes, even from a client that was made with `decode_responses=Tr
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +28,8 @@ from llmcache_plugins.repository.urls import redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
+
+    from redis.asyncio.client import PubSub
 
     from llmcache_plugins.repository.urls import Target
 
@@ -64,6 +67,9 @@ class Topology(Protocol):
 
     def scan(self, pattern: str) -> AsyncIterator[list[str]]:
         """Yield pages of the keys that match."""
+
+    def subscriber(self) -> PubSub:
+        """Return a subscription with a connection of its own, to one server; closing it closes that."""
 
     async def aclose(self) -> None:
         """Close what this object opened."""
@@ -116,6 +122,10 @@ class _Server:
         async for page in _scan(self._client, pattern):
             yield page
 
+    def subscriber(self) -> PubSub:
+        pool = self._client.connection_pool
+        return _subscriber(pool.connection_class, pool.connection_kwargs)
+
     async def aclose(self) -> None:
         if self._owned:
             await self._client.aclose()
@@ -165,9 +175,30 @@ class _Cluster:
             async for page in _scan(node, pattern):
                 yield page
 
+    def subscriber(self) -> PubSub:
+        # A plain message reaches every node, so any will do: another one each time, in case one is away.
+        known = self._client.get_primaries() or [*self._client.nodes_manager.startup_nodes.values()]
+        node = random.choice(known)  # noqa: S311
+        return _subscriber(node.connection_class, node.connection_kwargs)
+
     async def aclose(self) -> None:
         if self._owned:
             await self._client.aclose()
+
+
+def _subscriber(connection_class: Any, options: dict[str, Any]) -> PubSub:
+    # A pool of its own: a caller's client may have no connection to spare, and waiting for messages takes
+    # one out for long. Whoever listens starts anew: with an error to retry, even without retries, the client
+    # connects and subscribes once more before it says that the connection was lost.
+    own = {
+        **options,
+        "retry": Retry(NoBackoff(), 0, supported_errors=()),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+    }
+    pool = aioredis.ConnectionPool(connection_class=connection_class, max_connections=1, **own)
+    return aioredis.Redis(connection_pool=pool).pubsub()
 
 
 async def _ping_node(node: Any) -> None:

@@ -1,28 +1,44 @@
 -- Look again, and lead if nobody does. Finding one's own token counts as leading: the reply may have been
 -- lost, and a retry would otherwise lock itself out.
--- KEYS: marks epoch entry lease
--- ARGV: token mode seen lease_ms marks_ms
--- Modes: "lead"; "fence" gives a fence without the lease. `seen` is the fence of an entry already judged
--- invalid ("*" = whatever is there): it counts as absent.
--- Returns {"HIT", value, epoch} | {"LEAD", fence, birth} | {"WAIT", milliseconds}
+-- KEYS: marks epoch entry lease record chunks
+-- ARGV: token mode seen since live lease_ms marks_ms subjects*
+-- Modes: "lead"; "follow" never leads; "fence" gives a fence without the lease, whoever leads. `seen` is the
+-- fence of an entry already judged invalid ("*" = whatever is there): it counts as absent. `since` is the
+-- server's time of this caller's first WAIT, '' before. With `live` a WAIT carries the chunks there are.
+-- Returns {"HIT", value, epoch} | {"LEAD", fence, birth} | {"WAIT", milliseconds, time, fence, batches}
+--       | {"ERROR", report, age_ms} | {"ALONE", fence, birth} | {"NONE"}
 local now = server_time()
 local birth, clock, current = open_marks(marks, epoch, now, marks_ms)
 local fence = read_header(entry)
 if fence and seen ~= '*' and seen ~= fence then
   return {'HIT', redis.call('GET', entry), current}
 end
-if mode == 'lead' then
-  local held = redis.call('GET', lease)
-  if held then
-    if string.sub(held, 1, #token) == token then
-      return {'LEAD', string.sub(held, #token + 1), birth}
-    end
-    return {'WAIT', redis.call('PTTL', lease)}
+
+local verdict
+if mode ~= 'fence' then
+  local owner, its_fence, its_birth = read_lease(lease)
+  if owner and void_reason(marks, its_fence, its_birth, subjects) then
+    -- Its answer will be stored by nobody and given to nobody: it is no use to wait for it.
+    redis.call('DEL', lease)
+    owner = nil
+  end
+  if owner == token then
+    return {'LEAD', its_fence, its_birth}
+  end
+  local report, age
+  verdict, report, age = judge_record(record, since, now, marks, subjects)
+  if verdict == 'ERROR' then
+    return {'ERROR', report, age}
+  elseif not verdict and owner then
+    local batches = live == '1' and batches_after(chunks .. ':' .. its_fence, 0) or {}
+    return {'WAIT', redis.call('PTTL', lease), digits(now), its_fence, batches}
+  elseif mode == 'follow' then
+    return {'NONE'}
   end
 end
 local mine = digits(next_time(marks, now, clock, tonumber(fence)))
-if mode == 'lead' then
-  redis.call('SET', lease, token .. mine, 'NX', 'PX', lease_ms)
+if mode == 'lead' and not verdict then
+  redis.call('SET', lease, token .. mine .. birth, 'NX', 'PX', lease_ms)
 end
 keep_marks(marks, epoch, marks_ms)
-return {'LEAD', mine, birth}
+return {verdict or 'LEAD', mine, birth}

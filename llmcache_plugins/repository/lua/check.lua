@@ -11,7 +11,7 @@ end
 if stored_fence ~= fence or stored_birth ~= birth then
   return {'CHANGED', redis.call('GET', entry), current}
 end
-if is_void(marks, fence, birth, subjects) then
+if void_reason(marks, fence, birth, subjects) then
   unlink_entry(entry, log, size, digest)
   return {'INVALID'}
 end

@@ -1,10 +1,10 @@
 -- Store an answer, keep the books and the bounds, release the lease, wake the followers. Asks for the fence,
 -- not for the lease: a paid answer whose leader lost its lease is still stored if nothing newer is there.
 -- The same fence again is OK: callers may repeat a commit whose reply was lost.
--- KEYS: marks epoch entry lease log size
--- ARGV: token fence birth version ttl_ms marks_ms oldest_us max_entries max_bytes root digest body subjects*
+-- KEYS: marks epoch entry lease record log size
+-- ARGV: token fence birth version ttl_ms marks_ms oldest_us max_entries max_bytes unshared_ms root digest body subjects*
 -- An empty fence asks for one made now (a plain write with no flight behind it).
--- Returns {"OK" | "SUPERSEDED" | "INVALIDATED" | "TOO_BIG" | "ERR", evicted, detail}
+-- Returns {"OK" | "SUPERSEDED" | "INVALIDATED" | "FORGOTTEN" | "TOO_BIG" | "ERR", evicted, detail}
 local now = server_time()
 local current_birth, clock, current_epoch = open_marks(marks, epoch, now, marks_ms)
 local stored_fence = read_header(entry)
@@ -13,15 +13,26 @@ if fence == '' then
 end
 
 local function finish(status, evicted, detail)
-  if release(lease, token) == 1 or status == 'OK' then
+  local released = release(lease, token) == 1
+  if status == 'OK' then
+    redis.call('UNLINK', record)
+  elseif released and (status == 'TOO_BIG' or status == 'ERR') then
+    -- The next one's answer would not fit either: those who wait need not try one after another.
+    leave_record(record, 'U', '', now, unshared_ms)
+  end
+  if released or status == 'OK' then
     wake(root, digest)
   end
   return {status, evicted, detail}
 end
 
 -- Marks of single keys are dropped by age: what is older than they are kept cannot be judged any more.
-if now - tonumber(fence) > tonumber(oldest_us) or is_void(marks, fence, birth, subjects) then
-  return finish('INVALIDATED', 0, '')
+if now - tonumber(fence) > tonumber(oldest_us) then
+  return finish('FORGOTTEN', 0, '')
+end
+local reason = void_reason(marks, fence, birth, subjects)
+if reason then
+  return finish(reason, 0, '')
 end
 if stored_fence and stored_fence > fence then
   return finish('SUPERSEDED', 0, '')

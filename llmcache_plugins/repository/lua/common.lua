@@ -64,19 +64,31 @@ local function read_header(entry)
   return string.sub(head, 17, 32), string.sub(head, 33, 48)
 end
 
--- Whether a flight or entry of this fence and birth has been invalidated since.
-local function is_void(marks, fence, birth, subjects)
-  local state = redis.call('HMGET', marks, 'birth', 'floor')
-  if state[1] ~= birth or tonumber(state[2] or 0) >= tonumber(fence) then
-    return true
-  end
+-- Whether one of the subjects was invalidated at a time or after it.
+local function has_mark_since(marks, time, subjects)
   for i = 1, #subjects do
     local mark = redis.call('HGET', marks, subjects[i])
-    if mark and tonumber(mark) >= tonumber(fence) then
+    if mark and tonumber(mark) >= tonumber(time) then
       return true
     end
   end
   return false
+end
+
+-- Why a flight or entry of this fence and birth is not valid any more: "INVALIDATED" since, or "FORGOTTEN",
+-- which means that the marks it could be judged by are lost. Nil if it is valid.
+local function void_reason(marks, fence, birth, subjects)
+  local state = redis.call('HMGET', marks, 'birth', 'floor')
+  if state[1] ~= birth then
+    return 'FORGOTTEN'
+  end
+  if has_mark_since(marks, fence, subjects) then
+    return 'INVALIDATED'
+  end
+  if tonumber(state[2] or 0) >= tonumber(fence) then
+    return 'FORGOTTEN'
+  end
+  return nil
 end
 
 -- The access log holds "digest:length" -> time of last use; `size` the sum of the lengths it holds. An entry
@@ -141,12 +153,78 @@ local function wake(root, digest)
   redis.pcall('PUBLISH', root .. 'wake:' .. digest, '')
 end
 
+-- A lease holds its owner's token (32 hexadecimal digits), fence and birth; returns them, or nil. What is not
+-- a lease of ours is nobody's and void.
+local function read_lease(lease)
+  local held = redis.pcall('GET', lease)
+  if not held then
+    return nil
+  end
+  if type(held) ~= 'string' or #held ~= 64 or string.find(string.sub(held, 33), '%D') then
+    return '', digits(0), ''
+  end
+  return string.sub(held, 1, 32), string.sub(held, 33, 48), string.sub(held, 49, 64)
+end
+
 local function release(lease, token)
-  local held = token ~= '' and redis.call('GET', lease)
-  if held and string.sub(held, 1, #token) == token then
+  if token ~= '' and read_lease(lease) == token then
     return redis.call('DEL', lease)
   end
   return 0
+end
+
+-- What a flight that stored nothing left for those who were waiting at that moment:
+--   kind (1 letter), time (16 digits), time of the failure before it (16 digits), report (opaque)
+-- R  refused by a rate limit: an error for whoever asks, newcomers too
+-- S  a request that fails for everybody: an error for who was waiting
+-- E  a failure that may pass: they elect a new leader; who has seen two fail gets the error
+-- D  a failure of that caller's own (its credentials): they elect; who has seen two goes alone
+-- U  an answer that must not be shared: who was waiting goes alone, all of them at once
+local function read_record(record)
+  local left = redis.pcall('GET', record)
+  if type(left) ~= 'string' or #left < 33 or not string.find(left, '^[RSEDU]') then
+    return nil
+  end
+  if string.find(string.sub(left, 2, 33), '%D') then
+    return nil
+  end
+  return string.sub(left, 1, 1), string.sub(left, 2, 17), string.sub(left, 18, 33), string.sub(left, 34)
+end
+
+local function leave_record(record, kind, report, now, milliseconds)
+  local previous = digits(0)
+  local kind_before, at = read_record(record)
+  if kind_before and string.find(kind, '[ED]') and string.find(kind_before, '[ED]') then
+    previous = at
+  end
+  -- Out of memory, followers elect without having been told why.
+  redis.pcall('SET', record, kind .. digits(now) .. previous .. report, 'PX', milliseconds)
+end
+
+-- "ERROR", "ALONE" or nil for one who has been waiting since `since` ('' = a newcomer); the record's report
+-- and age in milliseconds.
+local function judge_record(record, since, now, marks, subjects)
+  local kind, at, previous, report = read_record(record)
+  if not kind or has_mark_since(marks, at, subjects) then
+    return nil
+  end
+  local verdict = ({R = 'ERROR', S = 'ERROR', E = 'ERROR', D = 'ALONE', U = 'ALONE'})[kind]
+  local until_when = string.find(kind, '[ED]') and previous or at
+  if kind ~= 'R' and (since == '' or since > until_when) then
+    return nil
+  end
+  -- The server's clock may have stepped back.
+  return verdict, report, math.max(math.floor((now - tonumber(at)) / 1000), 0)
+end
+
+-- The chunks of a flight that come after the first `count`, in batches: {number of the last, data, is_end}.
+-- The id of a batch is the number of the chunk it ends with, so a gap shows and a repeated one is refused.
+local function batches_after(chunks, count)
+  local batches = {}
+  for _, row in ipairs(redis.call('XRANGE', chunks, '(' .. count .. '-0', '+')) do
+    batches[#batches + 1] = {tonumber(string.match(row[1], '^%d+')), row[2][2], row[2][4]}
+  end
+  return batches
 end
 
 local function rest(first)

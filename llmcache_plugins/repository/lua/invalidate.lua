@@ -24,7 +24,7 @@ for i = 1, #subjects do
   local digest = string.match(subjects[i], '^k:(%x+)$')
   if digest then
     unlinked = unlinked + unlink_entry(root .. 'resp:' .. digest, log, size, digest)
-    redis.call('UNLINK', root .. 'lease:' .. digest)
+    redis.call('UNLINK', root .. 'lease:' .. digest, root .. 'error:' .. digest)
     wake(root, digest)
   else
     moves_epoch = true

@@ -5,16 +5,16 @@
 -- Returns "OK" | "LOST"
 open_marks(marks, epoch, server_time(), marks_ms)
 keep_marks(marks, epoch, marks_ms)
-if is_void(marks, fence, birth, subjects) then
+if void_reason(marks, fence, birth, subjects) then
   if release(lease, token) == 1 then
     wake(root, digest)
   end
   return 'LOST'
 end
-if redis.call('SET', lease, token .. fence, 'NX', 'PX', lease_ms) then
+if redis.call('SET', lease, token .. fence .. birth, 'NX', 'PX', lease_ms) then
   return 'OK'
 end
-if string.sub(redis.call('GET', lease), 1, #token) ~= token then
+if read_lease(lease) ~= token then
   return 'LOST'
 end
 redis.call('PEXPIRE', lease, lease_ms)

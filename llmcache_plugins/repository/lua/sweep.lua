@@ -6,7 +6,7 @@ local unlinked = 0
 for i = 1, #digests do
   local entry = root .. 'resp:' .. digests[i]
   local fence, birth = read_header(entry)
-  if not fence or is_void(marks, fence, birth, {subject}) then
+  if not fence or void_reason(marks, fence, birth, {subject}) then
     unlinked = unlinked + unlink_entry(entry, log, size, digests[i])
   end
 end

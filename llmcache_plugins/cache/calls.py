@@ -1,0 +1,137 @@
+"""Callers of answers: each gets one, whoever fetches it and since when.
+
+The callers of one process share flights; what they may not share sends them round again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmcache_plugins.budget import Budget
+from llmcache_plugins.cache import resolutions
+from llmcache_plugins.cache.flight import Crew, call_provider
+from llmcache_plugins.cache.job import flight_key
+from llmcache_plugins.cache.shelf import clock
+from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, WaitTimeout
+from llmcache_plugins.failures import is_own
+from llmcache_plugins.models import Found, Mode, Outcome
+from llmcache_plugins.singleflight import Flights
+from llmcache_plugins.telemetry import ProviderCalled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from llmcache_plugins.cache.job import CallJob, FlightKey, Landing
+    from llmcache_plugins.cache.shelf import Shelf
+    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.loops import Tasks
+    from llmcache_plugins.models import Resolution
+    from llmcache_plugins.repository import ResponseRepository
+
+__all__ = ["Calls"]
+
+T = TypeVar("T")
+
+_MOST_ROUNDS = 2
+"""How often a caller joins a flight whose answer is not for it before it flies alone."""
+
+
+class Calls:
+    """Gives answers to callers, and knows which are being fetched."""
+
+    def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+        self._repository = repository
+        self._config = repository.config
+        self._shelf = shelf
+        self._crew = Crew(repository, shelf)
+        self._telemetry = repository.telemetry
+        self._flights: Flights[FlightKey, Landing] = Flights(on_abandon=repository.config.on_abandon)
+
+    def detach(self, matches: Callable[[CacheKey], bool]) -> None:
+        """Let newcomers not join the flights under way for these keys; who waits already goes on waiting."""
+        self._flights.detach(lambda flying: matches(flying[0]))
+
+    def count(self) -> int:
+        """Return how many are under way on the running loop."""
+        return self._flights.count()
+
+    async def aclose(self) -> None:
+        """End the flights that nobody waits for any more."""
+        await self._flights.aclose()
+
+    async def resolve(self, job: CallJob, *, tasks: Tasks, may_wait: bool) -> Resolution:
+        """Return the answer. Raises what the provider raises, `SharedProviderError`, `CacheMiss`."""
+        if job.mode is not Mode.READ_ONLY:
+            return await self._share(job, tasks, may_wait=may_wait)
+        try:
+            return await self._share(job, tasks, may_wait=may_wait)
+        except (CacheMiss, WaitTimeout):
+            raise
+        except Exception as error:
+            raise CacheMiss("the call that others made for this answer failed") from error
+
+    async def read_or_call(self, job: CallJob) -> Resolution:
+        """Return the stored answer, or the provider's, which is not stored and shared with nobody."""
+        try:
+            await self._repository.ready()
+            found = await self._repository.fetch(job.key, budget=Budget(self._config.lookup_budget))
+        except (RepositoryError, ConfigError):
+            return await self.call(job.call, job.key, Outcome.UNAVAILABLE, detail="unavailable")
+        opened = self._shelf.open(job, found) if isinstance(found, Found) else None
+        if opened is not None:
+            return resolutions.of_entry(job.key, opened.entry, opened.answer)
+        return await self.call(job.call, job.key, Outcome.MISS)
+
+    async def call(
+        self, call: Callable[[], Awaitable[Any]], key: CacheKey | None, outcome: Outcome, *, detail: str = ""
+    ) -> Resolution:
+        """Return the provider's answer, and nothing else."""
+        answered = await call_provider(call, self._telemetry)
+        self._telemetry.emit(ProviderCalled(seconds=answered.seconds, failed=False))
+        return resolutions.of_call(key, answered.answer, outcome, detail=detail)
+
+    async def _share(self, job: CallJob, tasks: Tasks, *, may_wait: bool) -> Resolution:
+        since = clock()
+        rounds = _MOST_ROUNDS if may_wait and job.mode is not Mode.REFRESH else 0
+        for _ in range(rounds):
+            landing, led = await self._join(job, tasks)
+            if landing is None:
+                # With other credentials it may go better; then nobody waits in line for that any more.
+                may_wait = False
+            elif led or landing.serves(since=since):
+                return resolutions.of_landing(job.key, landing, codec=job.codec, led=led)
+        landing = await self._crew.fly(job, tasks, may_wait=may_wait)
+        return resolutions.of_landing(job.key, landing, codec=job.codec, led=True)
+
+    async def _join(self, job: CallJob, tasks: Tasks) -> tuple[Landing | None, bool]:
+        """Return how a flight ended and whether it is this caller's; None for an error of another's own."""
+        has_led = False
+
+        def start() -> Coroutine[Any, Any, Landing]:
+            nonlocal has_led
+            has_led = True
+            return self._crew.fly(job, tasks)
+
+        key = flight_key(job, self._flights.is_under_way)
+        joining = self._flights.join(key, start)
+        try:
+            if self._config.on_wait_timeout == "raise" and self._flights.is_under_way(key):
+                return await _within(joining, self._config.follow_for)
+            return await joining
+        except Exception as error:
+            if has_led or not is_own(error):
+                raise
+            return None, False
+
+
+async def _within(joining: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Bound the wait for another caller's flight."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await joining
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise WaitTimeout(f"nobody had the answer within {seconds:g} s") from None

@@ -1,0 +1,579 @@
+"""The rules of the lease protocol as callers of two processes see them: two caches on one server.
+
+What one process alone does is in `test_singleflight`, what the server's scripts do in `test_leases`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from faultproxy import FaultProxy
+from waiting import wait_until, wait_until_async
+
+from llmcache_plugins import (
+    CacheMiss,
+    InferenceGateway,
+    Mode,
+    Outcome,
+    ResponseCache,
+    SharedProviderError,
+    WaitTimeout,
+)
+from llmcache_plugins.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from servers import Server
+
+PATIENT = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
+QUERY = {"model": "m", "prompt": "the same for everybody"}
+
+
+class StatusError(Exception):
+    """An error of a provider as HTTP clients raise them."""
+
+    def __init__(self, status: int | None, *, retry_after: float | None = None) -> None:
+        super().__init__("secret words of the provider")
+        self.status_code = status
+        self.retry_after = retry_after
+
+
+class Provider:
+    """Answers its number, or raises the next of `errors`; waits at its gate."""
+
+    def __init__(self, *errors: BaseException, gate: asyncio.Event | None = None) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+        self.gate = gate or asyncio.Event()
+
+    async def __call__(self, _query: Any) -> str:
+        self.calls += 1
+        number = self.calls
+        error = self.errors.pop(0) if self.errors else None
+        await self.gate.wait()
+        if error is not None:
+            raise error
+        return f"answer {number}"
+
+
+class Fleet:
+    """Some caches on one server, as so many processes would be, and one provider behind all."""
+
+    def __init__(self, url: str, namespace: str, provider: Provider, *, size: int, **settings: Any) -> None:
+        settings = {**PATIENT, **settings}
+        self.provider = provider
+        self.caches = [ResponseCache.from_url(url, namespace=namespace, **settings) for _ in range(size)]
+        self.gateways = [InferenceGateway(provider, cache) for cache in self.caches]
+
+    async def lead(self, **options: Any) -> asyncio.Task[Any]:
+        """Let the first one lead a call."""
+        before = self.provider.calls
+        task = asyncio.create_task(self.gateways[0].resolve(QUERY, **options))
+        await wait_until_async(lambda: self.provider.calls > before, description="the leader calls")
+        return task
+
+    async def follow(self, member: int, **options: Any) -> asyncio.Task[Any]:
+        """Let another one follow; returns when it waits."""
+        before = await self.followed(member)
+        task = asyncio.create_task(self.gateways[member].resolve(QUERY, **options))
+
+        async def waits() -> bool:
+            return await self.followed(member) > before and self.is_listening(member)
+
+        await wait_until_async(waits, description=f"member {member} follows")
+        return task
+
+    async def followed(self, member: int) -> int:
+        return (await self.caches[member].stats()).leases["followed"]
+
+    def is_listening(self, member: int) -> bool:
+        return self.caches[member].repository._links.current().wakes.channels > 0
+
+    async def aclose(self) -> None:
+        for cache in self.caches:
+            await cache.aclose()
+
+
+@pytest.fixture
+async def fleet(valkey: Server, namespace: str) -> AsyncIterator[Callable[..., Fleet]]:
+    made: list[Fleet] = []
+
+    def make(*errors: BaseException, size: int = 2, url: str = valkey.url, **settings: Any) -> Fleet:
+        made.append(Fleet(url, namespace, Provider(*errors), size=size, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.aclose()
+
+
+def keys_of(server: Server, namespace: str, kind: str) -> list[bytes]:
+    return list(server.command("KEYS", f"llm:{{{namespace}.*}}:{kind}:*"))
+
+
+class TestWaking:
+    async def test_a_follower_has_the_answer_long_before_it_would_look_by_itself(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(poll_interval=30.0)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(asyncio.gather(leader, follower), 5) == ["answer 1"] * 2
+        assert herd.provider.calls == 1
+
+    async def test_a_thousand_callers_cost_redis_what_one_does(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(poll_interval=30.0)
+        await herd.caches[0].repository.open()
+        await herd.caches[1].repository.open()
+        leader = await herd.lead()
+        before = _commands(valkey)
+        followers = [asyncio.create_task(herd.gateways[1].resolve(QUERY)) for _ in range(1000)]
+        await wait_until_async(lambda: herd.is_listening(1), description="they follow")
+        herd.provider.gate.set()
+        answers = await asyncio.gather(leader, *followers)
+        assert set(answers) == {"answer 1"}
+        after = _commands(valkey)
+        spent = {name: count - before.get(name, 0) for name, count in after.items()}
+        # A lookup; two requests for the lease, before and after listening, and one when woken; the commit.
+        assert spent["mget"] == 1, spent
+        assert spent["subscribe"] == 1, spent
+        assert spent["evalsha"] <= 5, spent
+
+    async def test_when_every_message_is_lost_the_followers_look_by_themselves(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        async with FaultProxy(valkey.tcp_url) as proxy:
+            proxy.drop_reply(b"SUBSCRIBE")
+            herd = fleet(url=proxy.url, poll_interval=0.1, socket_timeout=0.2)
+            leader = await herd.lead()
+            follower = await herd.follow(1)
+            herd.provider.gate.set()
+            assert await asyncio.wait_for(asyncio.gather(leader, follower), 5) == ["answer 1"] * 2
+            assert herd.provider.calls == 1
+
+    async def test_after_a_herd_nothing_is_left(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        herd = fleet(size=3)
+        tasks = [await herd.lead(), await herd.follow(1), await herd.follow(2)]
+        tasks[1].cancel()
+        herd.provider.gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not keys_of(valkey, namespace, "lease")
+        assert not any(herd.is_listening(member) for member in range(3))
+        await wait_until_async(
+            lambda: not list(valkey.command("PUBSUB", "CHANNELS")), description="nobody is subscribed"
+        )
+        assert [cache.in_flight() for cache in herd.caches] == [0, 0, 0]
+
+
+def _commands(server: Server) -> dict[str, int]:
+    info = server.command("INFO", "commandstats")
+    return {name.removeprefix("cmdstat_"): int(stat["calls"]) for name, stat in info.items()}
+
+
+class TestErrors:
+    @pytest.mark.parametrize("status", [400, 404, 413, 422, 429])
+    async def test_what_fails_for_everybody_is_asked_once_and_told_to_all(
+        self, fleet: Callable[..., Fleet], status: int
+    ):
+        error = StatusError(status)
+        herd = fleet(error, size=4)
+        leader = await herd.lead()
+        followers = [await herd.follow(member) for member in (1, 2, 3)]
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(leader, *followers, return_exceptions=True)
+        assert outcomes[0] is error
+        for shared in outcomes[1:]:
+            assert isinstance(shared, SharedProviderError)
+            assert (shared.status, shared.error_class) == (status, "StatusError")
+            assert "secret" not in str(shared)
+        assert herd.provider.calls == 1
+
+    async def test_who_comes_after_a_rejected_request_may_try_again_but_not_after_a_rate_limit(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(StatusError(400), StatusError(429, retry_after=20))
+        herd.provider.gate.set()
+        for expected in (StatusError, StatusError, SharedProviderError, SharedProviderError):
+            with pytest.raises(expected):
+                await herd.gateways[0].resolve(QUERY)
+        assert herd.provider.calls == 2
+        with pytest.raises(SharedProviderError) as told:
+            await herd.gateways[1].resolve(QUERY)
+        assert told.value.status == 429
+        assert 15 < (told.value.retry_after or 0) <= 20
+
+    @pytest.mark.parametrize(
+        "error", [StatusError(500), StatusError(503), StatusError(408), ValueError("no")]
+    )
+    async def test_what_may_pass_elects_one_new_leader(self, fleet: Callable[..., Fleet], error: Exception):
+        herd = fleet(error, size=4)
+        leader = await herd.lead()
+        followers = [await herd.follow(member) for member in (1, 2, 3)]
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(leader, *followers, return_exceptions=True)
+        assert outcomes == [error, "answer 2", "answer 2", "answer 2"]
+        assert herd.provider.calls == 2
+
+    async def test_who_has_seen_two_leaders_fail_is_told_so_instead_of_trying_a_third(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(StatusError(500), StatusError(503), size=5)
+        leader = await herd.lead()
+        followers = [await herd.follow(member) for member in (1, 2, 3, 4)]
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(leader, *followers, return_exceptions=True)
+        assert herd.provider.calls == 2
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == [
+            *["SharedProviderError"] * 3,
+            *["StatusError"] * 2,
+        ]
+
+    async def test_bad_credentials_of_one_are_no_error_of_another(self, fleet: Callable[..., Fleet]):
+        denied = StatusError(401)
+        herd = fleet(denied, size=2)
+        leader = await herd.lead()
+        beside = asyncio.create_task(herd.gateways[0].resolve(QUERY))
+        elsewhere = await herd.follow(1)
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(leader, beside, elsewhere, return_exceptions=True)
+        assert outcomes == [denied, "answer 2", "answer 2"]
+
+    async def test_where_all_credentials_are_bad_nobody_waits_in_line_for_that(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(*(StatusError(403) for _ in range(40)), size=2)
+        leader = await herd.lead()
+        beside = [asyncio.create_task(herd.gateways[0].resolve(QUERY)) for _ in range(9)]
+        elsewhere = [await herd.follow(1)]
+        elsewhere += [asyncio.create_task(herd.gateways[1].resolve(QUERY)) for _ in range(9)]
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        outcomes = await asyncio.wait_for(
+            asyncio.gather(leader, *beside, *elsewhere, return_exceptions=True), 5
+        )
+        assert all(isinstance(outcome, StatusError) for outcome in outcomes)
+
+    async def test_the_caller_s_own_process_gets_the_error_as_it_is(self, fleet: Callable[..., Fleet]):
+        error = StatusError(429)
+        herd = fleet(error)
+        tasks = [await herd.lead(), *(asyncio.create_task(herd.gateways[0].resolve(QUERY)) for _ in range(5))]
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        assert await asyncio.gather(*tasks, return_exceptions=True) == [error] * 6
+
+    async def test_a_cancelled_leader_leaves_no_error_but_the_lead(self, fleet: Callable[..., Fleet]):
+        herd = fleet(poll_interval=30.0)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        leader.cancel()
+        await asyncio.wait((leader,))
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(follower, 5) == "answer 2"
+
+    async def test_a_provider_s_class_of_error_is_raised_where_it_can_be_made(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(StatusError(429))
+
+        class Knows:
+            complete = staticmethod(herd.provider)
+
+            @staticmethod
+            def error_of(shared: SharedProviderError) -> Exception:
+                return StatusError(shared.status)
+
+        leader = await herd.lead()
+        herd.gateways[1] = InferenceGateway(Knows(), herd.caches[1])
+        follower = await herd.follow(1)
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(leader, follower, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StatusError, StatusError]
+        assert isinstance(outcomes[1].__cause__, SharedProviderError)
+
+
+class TestUnshared:
+    async def test_after_an_answer_that_must_not_be_shared_all_who_wait_call_at_once(
+        self, fleet: Callable[..., Fleet]
+    ):
+        """A queue of them, one after another, would take a call's time each."""
+        herd = fleet(size=4)
+        gate = asyncio.Event()
+        calls, at_once = 0, asyncio.Event()
+
+        async def truncates(_query: Any) -> dict[str, Any]:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                at_once.set()
+            await (gate if calls == 1 else at_once).wait()
+            return {"object": "chat.completion", "choices": [{"finish_reason": "length", "message": {}}]}
+
+        herd.gateways = [InferenceGateway(truncates, cache) for cache in herd.caches]
+        leader = asyncio.create_task(herd.gateways[0].resolve(QUERY))
+        await wait_until_async(lambda: calls, description="the leader calls")
+        followers = [await herd.follow(member) for member in (1, 2, 3)]
+        gate.set()
+        await asyncio.wait_for(asyncio.gather(leader, *followers), 5)
+        assert calls == 4
+
+    async def test_the_callers_beside_the_leader_share_even_that_answer(self, fleet: Callable[..., Fleet]):
+        calls, gate = 0, asyncio.Event()
+
+        async def truncates(_query: Any) -> dict[str, Any]:
+            nonlocal calls
+            calls += 1
+            await gate.wait()
+            return {"object": "chat.completion", "choices": [{"finish_reason": "length", "message": {}}]}
+
+        gateway = InferenceGateway(truncates, fleet().caches[0])
+        tasks = [asyncio.create_task(gateway.resolve(QUERY)) for _ in range(5)]
+        await wait_until_async(lambda: calls, description="one calls")
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert calls == 1
+
+
+class TestPatience:
+    async def test_who_has_waited_long_enough_calls_once_for_its_process(self, fleet: Callable[..., Fleet]):
+        herd = fleet(wait_timeout=0.3)
+        leader = await herd.lead()
+        followers = [await herd.follow(1)]
+        followers += [asyncio.create_task(herd.gateways[1].resolve(QUERY)) for _ in range(20)]
+        await wait_until_async(lambda: herd.provider.calls == 2, description="its process calls")
+        herd.provider.gate.set()
+        assert set(await asyncio.gather(*followers)) == {"answer 2"}
+        assert await leader == "answer 1"
+        assert herd.provider.calls == 2
+        # The one that began later is the newer answer, whoever was stored first.
+        assert await herd.gateways[0].resolve(QUERY) == "answer 2"
+
+    async def test_or_is_told_that_nobody_had_the_answer(self, fleet: Callable[..., Fleet]):
+        herd = fleet(wait_timeout=0.2, on_wait_timeout="raise")
+        leader = await herd.lead()
+        beside = asyncio.create_task(herd.gateways[0].resolve(QUERY))
+        elsewhere = await herd.follow(1)
+        outcomes = await asyncio.wait_for(asyncio.gather(beside, elsewhere, return_exceptions=True), 5)
+        assert [type(outcome) for outcome in outcomes] == [WaitTimeout, WaitTimeout]
+        herd.provider.gate.set()
+        assert await leader == "answer 1"
+        assert herd.provider.calls == 1
+
+    async def test_a_time_limit_of_the_provider_s_is_not_taken_for_ours(self, fleet: Callable[..., Fleet]):
+        herd = fleet(TimeoutError("the provider's"), wait_timeout=30, on_wait_timeout="raise")
+        tasks = [await herd.lead(), asyncio.create_task(herd.gateways[0].resolve(QUERY))]
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            assert type(outcome) is TimeoutError
+
+
+class TestModes:
+    async def test_refresh_calls_and_replaces_what_is_stored(self, fleet: Callable[..., Fleet]):
+        herd = fleet()
+        herd.provider.gate.set()
+        assert await herd.gateways[0].resolve(QUERY) == "answer 1"
+        refreshed = await herd.gateways[1].resolve_detailed(QUERY, mode="refresh")
+        assert (refreshed.answer, refreshed.outcome) == ("answer 2", Outcome.MISS)
+        assert await herd.gateways[0].resolve(QUERY) == "answer 2"
+
+    async def test_a_refresh_never_joins_a_call_and_its_newer_answer_stays(self, fleet: Callable[..., Fleet]):
+        herd = fleet()
+        leader, follower = await herd.lead(), await herd.follow(1)
+        slow, herd.provider.gate = herd.provider.gate, asyncio.Event()
+        herd.provider.gate.set()
+        assert await herd.gateways[0].resolve(QUERY, mode=Mode.REFRESH) == "answer 2"
+        slow.set()
+        assert await leader == "answer 1"
+        assert await follower in ("answer 1", "answer 2")
+        assert await herd.gateways[1].resolve(QUERY) == "answer 2"
+
+    async def test_read_only_never_calls(self, fleet: Callable[..., Fleet], valkey: Server, namespace: str):
+        herd = fleet()
+        with pytest.raises(CacheMiss):
+            await herd.gateways[0].resolve(QUERY, mode="read_only")
+        assert not keys_of(valkey, namespace, "lease")
+        herd.provider.gate.set()
+        await herd.gateways[0].resolve(QUERY)
+        assert await herd.gateways[1].resolve(QUERY, mode="read_only") == "answer 1"
+        assert herd.provider.calls == 1
+
+    async def test_read_only_waits_for_a_call_that_is_under_way_here_or_elsewhere(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet()
+        leader = await herd.lead()
+        elsewhere = await herd.follow(1, mode="read_only")
+        here = asyncio.create_task(herd.gateways[0].resolve(QUERY, mode="read_only"))
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        assert await asyncio.gather(leader, elsewhere, here) == ["answer 1"] * 3
+
+    async def test_read_only_misses_when_that_call_fails(self, fleet: Callable[..., Fleet]):
+        herd = fleet(StatusError(400), size=3)
+        leader = await herd.lead()
+        elsewhere = await herd.follow(1, mode="read_only")
+        here = asyncio.create_task(herd.gateways[0].resolve(QUERY, mode="read_only"))
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(elsewhere, here, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [CacheMiss, CacheMiss]
+        with pytest.raises(StatusError):
+            await leader
+
+    async def test_nobody_who_may_call_waits_for_one_who_may_not(self, fleet: Callable[..., Fleet]):
+        herd = fleet()
+        leader = await herd.lead()
+        reader = await herd.follow(1, mode="read_only")
+        caller = asyncio.create_task(herd.gateways[1].resolve(QUERY))
+        await wait_until_async(lambda: herd.caches[1].in_flight() == 2, description="both are under way")
+        leader.cancel()
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(caller, 5) == "answer 2"
+        with contextlib.suppress(CacheMiss):
+            assert await asyncio.wait_for(reader, 5) == "answer 2"
+
+    async def test_read_only_says_a_miss_when_redis_is_away(self, fleet: Callable[..., Fleet]):
+        herd = fleet(url="redis://127.0.0.1:1")
+        with pytest.raises(CacheMiss, match="repository"):
+            await herd.gateways[0].resolve(QUERY, mode="read_only")
+
+    async def test_off_asks_nobody_but_the_provider(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        herd = fleet()
+        herd.provider.gate.set()
+        for number in (1, 2):
+            resolution = await herd.gateways[0].resolve_detailed(QUERY, mode="off")
+            assert (resolution.answer, resolution.outcome) == (f"answer {number}", Outcome.BYPASS)
+        assert not list(valkey.command("KEYS", f"llm:{{{namespace}.*}}:*"))
+
+    async def test_a_cache_s_own_mode_holds_for_calls_that_do_not_say(self, fleet: Callable[..., Fleet]):
+        herd = fleet(mode="read_only")
+        with pytest.raises(CacheMiss):
+            await herd.gateways[0].resolve(QUERY)
+        herd.provider.gate.set()
+        assert await herd.gateways[0].resolve(QUERY, mode="default") == "answer 1"
+        assert await herd.gateways[1].resolve(QUERY) == "answer 1"
+
+    async def test_a_misspelled_option_is_refused(self, fleet: Callable[..., Fleet]):
+        gateway: Any = fleet().gateways[0]
+        with pytest.raises(TypeError, match="namespace"):
+            await gateway.resolve(QUERY, namespce="acme")
+        with pytest.raises(TypeError, match="namespace"):
+            await gateway.cache.get_or_call(QUERY, gateway.resolve, namespce="acme")
+
+    async def test_an_unknown_mode_is_named_with_those_that_are(self, fleet: Callable[..., Fleet]):
+        with pytest.raises(ConfigError, match="read_only"):
+            await fleet().gateways[0].resolve(QUERY, mode="readonly")
+        with pytest.raises(ConfigError, match="read_only"):
+            fleet(mode="readonly")
+
+
+class TestInvalidation:
+    async def test_after_it_a_newcomer_leads_at_once_and_does_not_wait_for_the_old_call(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(poll_interval=30.0)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        await herd.caches[1].clear()
+        newcomer = asyncio.create_task(herd.gateways[1].resolve(QUERY))
+        await wait_until_async(lambda: herd.provider.calls == 2, description="the newcomer calls")
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(newcomer, 5) == "answer 2"
+        assert await asyncio.wait_for(follower, 5) == "answer 2"
+        assert await leader == "answer 1"
+        assert await herd.gateways[0].resolve(QUERY) == "answer 2"
+
+
+class TestLossOfRedis:
+    async def test_a_leader_s_answer_is_stored_when_redis_is_back(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(lookup_budget=0.05, socket_timeout=0.1, commit_budget=0.1)
+        leader = await herd.lead()
+        valkey.pause()
+        herd.provider.gate.set()
+        began = time.monotonic()
+        assert await leader == "answer 1"
+        assert time.monotonic() - began < 2
+        valkey.resume()
+
+        async def is_stored() -> bool:
+            with contextlib.suppress(CacheMiss):
+                return await herd.gateways[1].resolve(QUERY, mode="read_only") == "answer 1"
+            return False
+
+        await wait_until_async(is_stored, description="the answer is stored", timeout=8)
+        assert herd.provider.calls == 1
+
+    async def test_a_follower_does_not_wait_for_a_server_that_died(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(lookup_budget=0.05, socket_timeout=0.1, poll_interval=30.0)
+        leader = await herd.lead()
+        followers = [await herd.follow(1)]
+        followers += [asyncio.create_task(herd.gateways[1].resolve(QUERY)) for _ in range(9)]
+        valkey.kill()
+        await wait_until_async(lambda: herd.provider.calls == 2, description="its process calls, once")
+        herd.provider.gate.set()
+        assert set(await asyncio.wait_for(asyncio.gather(*followers), 5)) == {"answer 2"}
+        assert await leader == "answer 1"
+        assert herd.provider.calls == 2
+
+    async def test_who_waited_before_redis_lost_its_memory_shares_the_call(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        """Whether there was an invalidation cannot be told: the answer is given, but not stored."""
+        herd = fleet()
+        tasks = [asyncio.create_task(herd.gateways[0].resolve(QUERY)) for _ in range(10)]
+        await wait_until_async(lambda: herd.provider.calls, description="one calls")
+        valkey.command("FLUSHALL")
+        herd.provider.gate.set()
+        assert set(await asyncio.gather(*tasks)) == {"answer 1"}
+        assert (await herd.caches[0].stats()).refusals["forgotten"] == 1
+        assert await herd.gateways[1].resolve(QUERY) == "answer 2"
+
+
+def test_a_process_told_to_end_gives_its_lease_up(valkey: Server, namespace: str, tmp_path: Path):
+    """SIGTERM, as servers and job runners handle it: the main task is cancelled."""
+    script = textwrap.dedent(
+        f"""
+        import asyncio, signal
+        from llmcache_plugins import InferenceGateway, ResponseCache
+
+        async def provider(query):
+            print("calling", flush=True)
+            await asyncio.Event().wait()
+
+        async def main():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+            async with ResponseCache.from_url({valkey.url!r}, namespace={namespace!r}) as cache:
+                await InferenceGateway(provider, cache).resolve("q")
+
+        try:
+            asyncio.run(main())
+        except asyncio.CancelledError:
+            pass
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "calling\n"
+        wait_until(lambda: keys_of(valkey, namespace, "lease"), description="it holds the lease")
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    assert not keys_of(valkey, namespace, "lease")
