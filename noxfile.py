@@ -54,7 +54,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure on this machine, against real servers."""
-    session.install("--editable", ".", "--group", "test")
+    session.install("--editable", ".", "--group", "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

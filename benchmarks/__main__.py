@@ -1,21 +1,54 @@
-"""Run every benchmark, or those named: `python -m benchmarks reads`."""
+"""Run every benchmark, or those named: `python -m benchmarks reads`.
 
+What follows the name of a single one goes to it: `python -m benchmarks stampede --callers 100`.
+"""
+
+import signal
 import sys
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
-from benchmarks import reads, writes
+from benchmarks import crashes, durations, reads, stampede, streams, writes
 
-BENCHMARKS = {"reads": reads.main, "writes": writes.main}
+PLAIN: dict[str, Callable[[], None]] = {
+    "reads": reads.main,
+    "writes": writes.main,
+    "streams": streams.main,
+}
+WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
+    "stampede": stampede.main,
+    "durations": durations.main,
+    "crashes": crashes.main,
+}
 
 
-def run(names: list[str]) -> int:
+def run(words: list[str]) -> int:
     """Run the named benchmarks; return an exit code."""
-    if unknown := set(names) - set(BENCHMARKS):
-        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+    names = list(takewhile(lambda word: not word.startswith("-"), words))
+    options = words[len(names) :]
+    known = [*PLAIN, *WITH_OPTIONS]
+    if unknown := set(names) - set(known):
+        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
-    for name in names or BENCHMARKS:
-        BENCHMARKS[name]()
+    if options and (len(names) != 1 or names[0] in PLAIN):
+        print(f"options go to one of: {', '.join(WITH_OPTIONS)}", file=sys.stderr)
+        return 2
+    for name in names or known:
+        if name in PLAIN:
+            PLAIN[name]()
+        else:
+            WITH_OPTIONS[name](options)
     return 0
 
 
+def _end(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    # Without this it would end without ending its servers and processes.
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

