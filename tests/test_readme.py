@@ -21,6 +21,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
+# ChatOpenAI leaves its HTTP connection open when its loop ends, with or without a cache.
+_ITS_OWN = {True: ("-W", "ignore::ResourceWarning")}
+
+
 def test_the_first_example_is_the_one_in_examples():
     assert (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8") == BLOCKS[0]
 
@@ -39,7 +43,7 @@ async def test_every_code_block_runs(number: int, valkey: Server, tmp_path: Path
         code = BLOCKS[number].replace("redis://localhost", valkey.tcp_url)
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-W", "error", "-c", code],
+            [sys.executable, "-W", "error", *_ITS_OWN.get("langchain" in code, ()), "-c", code],
             capture_output=True,
             text=True,
             check=False,

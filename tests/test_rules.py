@@ -28,7 +28,9 @@ from llmcache_plugins import (
     SharedProviderError,
     WaitTimeout,
 )
+from llmcache_plugins.answers import PlainCodec
 from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.models import AnswerFacts, EncodedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -96,6 +98,9 @@ class Fleet:
 
     async def followed(self, member: int) -> int:
         return (await self.caches[member].stats()).leases["followed"]
+
+    async def has_led(self, member: int) -> bool:
+        return (await self.caches[member].stats()).leases["led"] > 0
 
     def is_listening(self, member: int) -> bool:
         return self.caches[member].repository._links.current().wakes.channels > 0
@@ -372,6 +377,19 @@ class TestPatience:
         assert await leader == "answer 1"
         assert herd.provider.calls == 1
 
+    async def test_each_has_the_whole_of_its_patience(self, fleet: Callable[..., Fleet]):
+        herd = fleet(wait_timeout=0.5, on_wait_timeout="raise")
+        leader, early = await herd.lead(), await herd.follow(1)
+        await asyncio.wait((early,), timeout=0.4)
+        began = time.monotonic()
+        with pytest.raises(WaitTimeout):
+            await herd.gateways[1].resolve(QUERY)
+        assert time.monotonic() - began > 0.45
+        with pytest.raises(WaitTimeout):
+            await early
+        herd.provider.gate.set()
+        await leader
+
     async def test_a_time_limit_of_the_provider_s_is_not_taken_for_ours(self, fleet: Callable[..., Fleet]):
         herd = fleet(TimeoutError("the provider's"), wait_timeout=30, on_wait_timeout="raise")
         tasks = [await herd.lead(), asyncio.create_task(herd.gateways[0].resolve(QUERY))]
@@ -468,6 +486,28 @@ class TestModes:
         herd.provider.gate.set()
         assert await herd.gateways[0].resolve(QUERY, mode="default") == "answer 1"
         assert await herd.gateways[1].resolve(QUERY) == "answer 1"
+
+    async def test_who_may_call_never_joins_one_who_may_not_whoever_goes_round_first(
+        self, fleet: Callable[..., Fleet]
+    ):
+        """The leader's call ends itself as cancelled; who joined it goes round, the reader first."""
+        herd = fleet(asyncio.CancelledError())
+        leader = await herd.lead()
+        reader = asyncio.create_task(herd.gateways[0].resolve(QUERY, mode="read_only"))
+        await asyncio.sleep(0)
+        callers = [asyncio.create_task(herd.gateways[0].resolve(QUERY)) for _ in range(3)]
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(leader, reader, *callers, return_exceptions=True)
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        assert outcomes[2:] == ["answer 2"] * 3
+
+    async def test_refresh_reads_nothing_even_if_it_stores_nothing(self, fleet: Callable[..., Fleet]):
+        herd = fleet()
+        herd.provider.gate.set()
+        assert await herd.gateways[0].resolve(QUERY) == "answer 1"
+        assert await herd.gateways[0].resolve(QUERY, mode="refresh", ttl=0) == "answer 2"
+        assert await herd.gateways[0].resolve(QUERY) == "answer 1"
 
     async def test_a_misspelled_option_is_refused(self, fleet: Callable[..., Fleet]):
         gateway: Any = fleet().gateways[0]
@@ -576,4 +616,684 @@ def test_a_process_told_to_end_gives_its_lease_up(valkey: Server, namespace: str
         wait_until(lambda: keys_of(valkey, namespace, "lease"), description="it holds the lease")
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(timeout=10) == 0
+    assert not keys_of(valkey, namespace, "lease")
+
+
+class TestLease:
+    """Short, renewed while the provider works, given up at its end."""
+
+    async def test_it_is_kept_for_as_long_as_the_call_takes(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(lease_ttl=0.2, max_lead=60.0, poll_interval=0.02)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        asked, began = _commands(valkey)["evalsha"], time.monotonic()
+        await wait_until_async(
+            lambda: _commands(valkey)["evalsha"] > asked + 50 and time.monotonic() > began + 1,
+            description="it is held for several times its own length",
+        )
+        assert herd.provider.calls == 1
+        herd.provider.gate.set()
+        assert await asyncio.gather(leader, follower) == ["answer 1"] * 2
+
+    async def test_nobody_waits_for_a_call_that_lasts_longer_than_max_lead(self, fleet: Callable[..., Fleet]):
+        herd = fleet(lease_ttl=0.2, max_lead=0.4, wait_timeout=30.0, poll_interval=30.0)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        await wait_until_async(lambda: herd.provider.calls == 2, description="the follower leads")
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(follower, 5) == "answer 2"
+        assert await leader == "answer 1"
+        # The one that began later is the newer answer, whoever was stored first.
+        assert await herd.gateways[0].resolve(QUERY) == "answer 2"
+
+    async def test_a_leader_that_was_cut_off_for_longer_takes_it_again(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        async with FaultProxy(valkey.tcp_url) as proxy:
+            herd = fleet(url=proxy.url, lease_ttl=0.3, socket_timeout=0.1, connect_timeout=0.1)
+            leader = await herd.lead()
+            proxy.mode = "black_hole"
+            await wait_until_async(
+                lambda: not keys_of(valkey, namespace, "lease"), description="the lease has run out"
+            )
+            await proxy.restore()
+            await wait_until_async(
+                lambda: keys_of(valkey, namespace, "lease"), description="the leader holds it again"
+            )
+            herd.provider.gate.set()
+            assert await leader == "answer 1"
+
+    async def test_a_killed_leader_s_is_taken_by_one_follower_at_its_end(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        """Nobody is woken, and nobody looks again by chance."""
+        herd = fleet(poll_interval=30.0)
+        leader = _leading_process(valkey, namespace, lease_ttl=0.5)
+        with leader:
+            try:
+                assert leader.stdout is not None
+                assert await asyncio.to_thread(leader.stdout.readline) == "calling\n"
+                followers = [await herd.follow(1)]
+                followers += [asyncio.create_task(herd.gateways[1].resolve(QUERY)) for _ in range(9)]
+            finally:
+                leader.kill()
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(asyncio.gather(*followers), 5) == ["answer 1"] * 10
+        assert herd.provider.calls == 1
+
+    async def test_a_failed_leader_gives_it_up_when_redis_is_back(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        async with FaultProxy(valkey.tcp_url) as proxy:
+            error = StatusError(500)
+            herd = fleet(error, url=proxy.url, lookup_budget=0.05, socket_timeout=0.1)
+            leader = await herd.lead()
+            await proxy.refuse()
+            herd.provider.gate.set()
+            assert await asyncio.gather(leader, return_exceptions=True) == [error]
+            assert keys_of(valkey, namespace, "lease")
+            await proxy.restore()
+            await wait_until_async(
+                lambda: not keys_of(valkey, namespace, "lease"), description="it is given up"
+            )
+
+    async def test_a_hung_redis_does_not_replace_the_leader_s_error(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        error = StatusError(400)
+        herd = fleet(error, lookup_budget=0.05, socket_timeout=0.1)
+        leader = await herd.lead()
+        beside = asyncio.create_task(herd.gateways[0].resolve(QUERY))
+        await asyncio.sleep(0)
+        valkey.pause()
+        herd.provider.gate.set()
+        assert await asyncio.gather(leader, beside, return_exceptions=True) == [error] * 2
+
+    async def test_it_ends_with_a_call_whose_answer_cannot_be_written(self, fleet: Callable[..., Fleet]):
+        """The script that stores also releases: what never reaches it must be released by another."""
+        herd = fleet(poll_interval=30.0)
+
+        class Odd(PlainCodec):
+            def encode(self, answer: Any) -> EncodedAnswer:
+                payload = super().encode(answer).payload
+                return EncodedAnswer(
+                    kind=self.kind, payload=payload, facts=AnswerFacts(model="lone surrogate \ud800")
+                )
+
+        class Provides:
+            complete = staticmethod(herd.provider)
+            codec = Odd()
+
+        herd.gateways = [InferenceGateway(Provides(), cache) for cache in herd.caches]
+        leader, follower = await herd.lead(), await herd.follow(1)
+        herd.provider.gate.set()
+        assert await leader == "answer 1"
+        assert await asyncio.wait_for(follower, 5) == "answer 2"
+        for cache in herd.caches:
+            assert (await cache.stats()).refusals == {"write_failed": 1}
+
+
+def _leading_process(server: Server, namespace: str, *, lease_ttl: float) -> subprocess.Popen[str]:
+    """Start a process that calls a provider that never answers, and says so."""
+    script = textwrap.dedent(
+        f"""
+        import asyncio
+        from llmcache_plugins import InferenceGateway, ResponseCache
+
+        async def provider(query):
+            print("calling", flush=True)
+            await asyncio.Event().wait()
+
+        async def main():
+            settings = {{"namespace": {namespace!r}, "lease_ttl": {lease_ttl!r}}}
+            async with ResponseCache.from_url({server.url!r}, **settings) as cache:
+                await InferenceGateway(provider, cache).resolve({QUERY!r})
+
+        asyncio.run(main())
+        """
+    )
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+class TestInvalidationMeanwhile:
+    """Whoever comes after an invalidation is not given what was asked for before it."""
+
+    @pytest.mark.parametrize("how", ["clear", "invalidate"])
+    async def test_a_newcomer_in_the_leader_s_own_process_calls_at_once(
+        self, fleet: Callable[..., Fleet], how: str
+    ):
+        herd = fleet()
+        leader = await herd.lead()
+        await (herd.caches[0].clear() if how == "clear" else herd.gateways[0].invalidate(QUERY))
+        newcomer = asyncio.create_task(herd.gateways[0].resolve(QUERY))
+        await wait_until_async(lambda: herd.provider.calls == 2, description="the newcomer calls")
+        herd.provider.gate.set()
+        assert await asyncio.gather(leader, newcomer) == ["answer 1", "answer 2"]
+
+    async def test_those_who_waited_in_the_leader_s_process_share_one_new_call(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet()
+        leader = await herd.lead()
+        beside = [asyncio.create_task(herd.gateways[0].resolve(QUERY)) for _ in range(20)]
+        await asyncio.sleep(0)
+        await herd.caches[1].clear()
+        herd.provider.gate.set()
+        assert await leader == "answer 1"
+        assert await asyncio.gather(*beside) == ["answer 2"] * 20
+        assert herd.provider.calls == 2
+        assert await herd.followed(0) == 0, "they went round through Redis, each by itself"
+
+    async def test_when_redis_lost_its_memory_only_who_came_before_it_was_last_asked_shares_the_call(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        """An invalidation may have been lost with it: after the leader's last renewal, before a newcomer."""
+        herd = fleet(lease_ttl=0.6)
+        early = [await herd.lead(), asyncio.create_task(herd.gateways[0].resolve(QUERY))]
+        await asyncio.sleep(0)
+        asked = _commands(valkey)["evalsha"]
+        await wait_until_async(
+            lambda: _commands(valkey)["evalsha"] >= asked + 2, description="the lease is renewed, twice"
+        )
+        valkey.command("FLUSHALL")
+        late = asyncio.create_task(herd.gateways[0].resolve(QUERY))
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        assert await asyncio.gather(*early, late) == ["answer 1", "answer 1", "answer 2"]
+
+
+class TestWordsLeft:
+    """What a leader leaves to those who wait, and for how long."""
+
+    @pytest.mark.parametrize(
+        ("error", "most"),
+        [(StatusError(400), 2.0), (StatusError(429), 2.0), (StatusError(429, retry_after=3600), 30.0)],
+    )
+    async def test_of_an_error_everybody_would_get_it_goes_soon(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str, error: Exception, most: float
+    ):
+        herd = fleet(error)
+        herd.provider.gate.set()
+        with pytest.raises(StatusError):
+            await herd.gateways[0].resolve(QUERY)
+        (record,) = keys_of(valkey, namespace, "error")
+        assert most / 2 < valkey.command("PTTL", record) / 1000 <= most
+
+    async def test_that_an_answer_is_not_to_be_shared_goes_soon(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        gateway = fleet().gateways[0]
+        truncated = {"object": "chat.completion", "choices": [{"finish_reason": "length", "message": {}}]}
+        await gateway.resolve(QUERY, provider=lambda _: truncated)
+        (record,) = keys_of(valkey, namespace, "error")
+        assert 1 < valkey.command("PTTL", record) / 1000 <= 2
+
+    async def test_the_wait_a_provider_asked_for_runs_down(self, fleet: Callable[..., Fleet]):
+        herd = fleet(StatusError(429, retry_after=20))
+        herd.provider.gate.set()
+        with pytest.raises(StatusError):
+            await herd.gateways[0].resolve(QUERY)
+
+        async def is_less() -> bool:
+            with pytest.raises(SharedProviderError) as told:
+                await herd.gateways[1].resolve(QUERY)
+            return 15 < (told.value.retry_after or 0) < 19.8
+
+        await wait_until_async(is_less, description="some of it is over")
+
+    async def test_however_many_leaders_are_cancelled_the_next_one_leads(self, fleet: Callable[..., Fleet]):
+        herd = fleet(size=4, poll_interval=30.0)
+        waiting = {0: await herd.lead(), **{member: await herd.follow(member) for member in (1, 2, 3)}}
+        for calls in (2, 3, 4):
+            (leading,) = [member for member in waiting if await herd.has_led(member)]
+            waiting[leading].cancel()
+            await asyncio.wait((waiting.pop(leading),))
+            await wait_until_async(
+                lambda calls=calls: herd.provider.calls == calls, description="another one leads"
+            )
+        herd.provider.gate.set()
+        assert [await last for last in waiting.values()] == ["answer 4"]
+
+
+class TestLooking:
+    """When those who wait look again."""
+
+    async def test_once_they_listen_for_what_was_said_before(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        async with FaultProxy(valkey.tcp_url) as proxy:
+            herd = fleet(poll_interval=30.0)
+            elsewhere = fleet(url=proxy.url, poll_interval=30.0)
+            await elsewhere.caches[1].repository.open()
+            leader = await herd.lead()
+            proxy.delay = 0.1
+            follower = asyncio.create_task(elsewhere.gateways[1].resolve(QUERY))
+            telemetry = elsewhere.caches[1].repository.telemetry
+            await wait_until_async(
+                lambda: telemetry.snapshot().leases["followed"], description="it is told to wait"
+            )
+            herd.provider.gate.set()
+            assert await leader == "answer 1"
+            assert not list(valkey.command("PUBSUB", "CHANNELS")), "it listens already"
+            assert await asyncio.wait_for(follower, 5) == "answer 1"
+
+    async def test_after_a_while_even_if_no_message_is_sent(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(poll_interval=0.1)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        valkey.command("ACL", "SETUSER", "default", "-publish")
+        try:
+            herd.provider.gate.set()
+            assert await asyncio.wait_for(asyncio.gather(leader, follower), 5) == ["answer 1"] * 2
+        finally:
+            valkey.command("ACL", "SETUSER", "default", "+publish")
+        assert herd.provider.calls == 1
+
+    async def test_at_the_end_of_their_patience_even_if_nothing_wakes_them(self, fleet: Callable[..., Fleet]):
+        herd = fleet(wait_timeout=0.3, poll_interval=30.0)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        await wait_until_async(lambda: herd.provider.calls == 2, description="the follower calls")
+        herd.provider.gate.set()
+        assert await asyncio.gather(leader, follower) == ["answer 1", "answer 2"]
+
+    async def test_who_reads_only_never_calls_however_long_it_waited(self, fleet: Callable[..., Fleet]):
+        herd = fleet(wait_timeout=0.2)
+        leader, reader = await herd.lead(), await herd.follow(1, mode="read_only")
+        with pytest.raises(CacheMiss):
+            await asyncio.wait_for(reader, 5)
+        herd.provider.gate.set()
+        assert await leader == "answer 1"
+        assert herd.provider.calls == 1
+
+    async def test_who_reads_only_waits_with_its_process_and_not_with_redis(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet()
+        leader = await herd.lead()
+        reader = asyncio.create_task(herd.gateways[0].resolve(QUERY, mode="read_only"))
+        await asyncio.sleep(0)
+        assert herd.caches[0].in_flight() == 1
+        herd.provider.gate.set()
+        assert await asyncio.gather(leader, reader) == ["answer 1"] * 2
+
+    async def test_who_reads_only_never_calls_whatever_its_ttl(self, fleet: Callable[..., Fleet]):
+        herd = fleet()
+        herd.provider.gate.set()
+        with pytest.raises(CacheMiss):
+            await herd.gateways[0].resolve(QUERY, mode="read_only", ttl=0)
+        assert herd.provider.calls == 0
+
+
+class TestLateCommit:
+    async def test_is_tried_until_redis_is_back(
+        self, fleet: Callable[..., Fleet], valkey: Server, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("llmcache_plugins.cache.shelf._AGAIN_AFTER", 0.02)
+        async with FaultProxy(valkey.tcp_url) as proxy:
+            herd = fleet(url=proxy.url, lookup_budget=0.05, commit_budget=0.1, socket_timeout=0.1)
+            leases = herd.caches[0].repository.leases
+            commits, commit = 0, leases.commit
+
+            async def counted(*arguments: Any, **options: Any) -> Any:
+                nonlocal commits
+                commits += 1
+                return await commit(*arguments, **options)
+
+            monkeypatch.setattr(leases, "commit", counted)
+            leader = await herd.lead()
+            await proxy.refuse()
+            herd.provider.gate.set()
+            assert await leader == "answer 1"
+            await wait_until_async(lambda: commits > 3, description="it is tried again and again")
+            await proxy.restore()
+
+            async def is_stored() -> bool:
+                with contextlib.suppress(CacheMiss):
+                    return await herd.gateways[1].resolve(QUERY, mode="read_only") == "answer 1"
+                return False
+
+            await wait_until_async(is_stored, description="the answer is stored", timeout=8)
+        assert herd.provider.calls == 1
+
+
+class TestDenied:
+    async def test_after_two_were_denied_nobody_waits_for_a_third(self, fleet: Callable[..., Fleet]):
+        herd = fleet(*(StatusError(401) for _ in range(10)), size=1)
+        tasks = [await herd.lead(), *(asyncio.create_task(herd.gateways[0].resolve(QUERY)) for _ in range(9))]
+        await asyncio.sleep(0)
+        for calls in (2, 10):
+            gate, herd.provider.gate = herd.provider.gate, asyncio.Event()
+            gate.set()
+            await wait_until_async(
+                lambda calls=calls: herd.provider.calls == calls, description=f"there are {calls} calls"
+            )
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(outcome, StatusError) for outcome in outcomes)
+        assert herd.provider.calls == 10
+
+
+class TestHungRedis:
+    """It answers nothing, and the sockets would be patient."""
+
+    async def test_holds_up_neither_who_leads_nor_who_follows(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(lookup_budget=0.05, commit_budget=0.1, socket_timeout=60.0, poll_interval=0.05)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        beside = asyncio.create_task(herd.gateways[1].resolve(QUERY))
+        valkey.pause()
+        await wait_until_async(lambda: herd.provider.calls == 2, description="the follower calls")
+        herd.provider.gate.set()
+        answers = await asyncio.wait_for(asyncio.gather(leader, follower, beside), 5)
+        valkey.resume()
+        assert answers == ["answer 1", "answer 2", "answer 2"]
+        assert herd.provider.calls == 2
+
+    async def test_an_invalidation_before_it_is_heeded_when_it_hangs(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        """The old call's answer cannot be judged any more: who came after the invalidation gets another."""
+        herd = fleet(lookup_budget=0.05, commit_budget=0.1, socket_timeout=0.1)
+        leader = await herd.lead()
+        await herd.gateways[1].invalidate(QUERY)
+        newcomers = [asyncio.create_task(herd.gateways[0].resolve(QUERY)) for _ in range(5)]
+        await asyncio.sleep(0)
+        valkey.pause()
+        herd.provider.gate.set()
+        assert await leader == "answer 1"
+        assert set(await asyncio.wait_for(asyncio.gather(*newcomers), 5)) == {"answer 2"}
+        valkey.resume()
+
+    async def test_an_invalidation_after_it_is_heeded_by_a_call_begun_before(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(lookup_budget=0.05, socket_timeout=0.1)
+        await herd.caches[0].repository.open()
+        valkey.pause()
+        alone = await herd.lead()
+        valkey.resume()
+        await herd.gateways[1].invalidate(QUERY)
+        newcomer = asyncio.create_task(herd.gateways[0].resolve(QUERY))
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        assert await alone == "answer 1"
+        assert await asyncio.wait_for(newcomer, 5) == "answer 2"
+
+    async def test_one_late_answer_sends_no_follower_to_the_provider(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(lookup_budget=0.05, poll_interval=0.02)
+        leader, follower = await herd.lead(), await herd.follow(1)
+        for _ in range(5):
+            valkey.pause()
+            await asyncio.sleep(0.06)
+            valkey.resume()
+            await asyncio.wait((follower,), timeout=0.1)
+        assert herd.provider.calls == 1
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(asyncio.gather(leader, follower), 5) == ["answer 1"] * 2
+
+    async def test_a_call_begun_while_it_was_known_to_be_away_is_stored_when_it_is_back(
+        self, fleet: Callable[..., Fleet], valkey: Server
+    ):
+        herd = fleet(lookup_budget=0.05, socket_timeout=0.1)
+        repository: Any = herd.caches[0].repository
+        await herd.gateways[0].resolve({"q": "opens the marks"}, provider=_at_once)
+        valkey.pause()
+
+        async def is_known() -> bool:
+            await herd.gateways[0].resolve({"q": time.monotonic()}, provider=_at_once)
+            return bool(repository._links.current().is_known_bad)
+
+        await wait_until_async(is_known, description="the breaker is open")
+        alone = await herd.lead()
+        valkey.resume()
+        await wait_until_async(
+            lambda: not repository._links.current().is_known_bad, description="it closes", timeout=5
+        )
+        herd.provider.gate.set()
+        assert await alone == "answer 1"
+
+        async def is_stored() -> bool:
+            with contextlib.suppress(CacheMiss):
+                return await herd.gateways[1].resolve(QUERY, mode="read_only") == "answer 1"
+            return False
+
+        await wait_until_async(is_stored, description="the answer is stored")
+
+    async def test_a_lease_that_came_late_is_kept_alive(self, fleet: Callable[..., Fleet], valkey: Server):
+        herd = fleet(lookup_budget=0.05, lease_ttl=0.5)
+        await herd.gateways[0].resolve({"q": "opens the marks"}, provider=_at_once)
+        valkey.pause()
+        alone = await herd.lead()
+        valkey.resume()
+        follower = await herd.follow(1)
+        await asyncio.wait((follower,), timeout=1.5)
+        assert herd.provider.calls == 1
+        herd.provider.gate.set()
+        assert await asyncio.wait_for(asyncio.gather(alone, follower), 5) == ["answer 1"] * 2
+
+    async def test_leaves_no_lease_of_a_request_whose_reply_was_lost(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        async with FaultProxy(valkey.tcp_url) as proxy:
+            error = StatusError(500)
+            herd = fleet(error, url=proxy.url, lookup_budget=0.05, socket_timeout=0.1)
+            await herd.caches[0].repository.open()
+            proxy.drop_reply(lambda request: b"EVALSHA" in request and b"\r\nlead\r\n" in request)
+            leader = await herd.lead()
+            await wait_until_async(
+                lambda: proxy.dropped and not herd.caches[0]._tasks.current()._tasks,
+                description="it has asked, in vain",
+            )
+            assert keys_of(valkey, namespace, "lease")
+            herd.provider.gate.set()
+            assert await asyncio.gather(leader, return_exceptions=True) == [error]
+            await wait_until_async(
+                lambda: not keys_of(valkey, namespace, "lease"), description="the lease is given up"
+            )
+
+
+async def _at_once(_query: Any) -> str:
+    return "at once"
+
+
+class TestLostLeases:
+    async def test_who_comes_when_a_call_has_hung_for_too_long_gets_one_of_its_own(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(lease_ttl=0.3, max_lead=0.3)
+        leader = await herd.lead()
+        hung, herd.provider.gate = herd.provider.gate, asyncio.Event()
+        herd.provider.gate.set()
+        await wait_until_async(lambda: _is_answered(herd), description="a newcomer beside it is served")
+        hung.set()
+        assert await leader == "answer 1"
+        assert await herd.gateways[1].resolve(QUERY) == "answer 2"
+
+    async def test_who_comes_after_an_invalidation_elsewhere_does_not_wait_for_the_old_call(
+        self, fleet: Callable[..., Fleet]
+    ):
+        herd = fleet(lease_ttl=0.3)
+        leader = await herd.lead()
+        hung, herd.provider.gate = herd.provider.gate, asyncio.Event()
+        herd.provider.gate.set()
+        await herd.gateways[1].invalidate(QUERY)
+        await wait_until_async(lambda: _is_answered(herd), description="a newcomer is served")
+        hung.set()
+        assert await leader == "answer 1"
+
+
+async def _is_answered(herd: Fleet) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            return bool(await herd.gateways[0].resolve(QUERY) == "answer 2")
+    return False
+
+
+class TestHolding:
+    async def test_two_processes_that_ask_for_one_another_both_get_answers(self, fleet: Callable[..., Fleet]):
+        herd = fleet(poll_interval=30.0)
+        asked = {"a": asyncio.Event(), "b": asyncio.Event()}
+
+        def provider(member: int, other: str) -> Callable[[Any], Any]:
+            async def ask(query: Any) -> str:
+                if asked[query["q"]].is_set():
+                    return f"{query['q']} by {member}, plainly"
+                asked[query["q"]].set()
+                await asyncio.gather(*(event.wait() for event in asked.values()))
+                return f"{query['q']} with {await herd.gateways[member].resolve({'q': other})}"
+
+            return ask
+
+        herd.gateways = [
+            InferenceGateway(provider(0, "b"), herd.caches[0]),
+            InferenceGateway(provider(1, "a"), herd.caches[1]),
+        ]
+        answers = asyncio.gather(herd.gateways[0].resolve({"q": "a"}), herd.gateways[1].resolve({"q": "b"}))
+        assert await asyncio.wait_for(answers, 5) == ["a with b by 0, plainly", "b with a by 1, plainly"]
+
+
+class TestPolicies:
+    async def test_of_those_who_share_a_call_the_leader_s_ttl_counts(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        herd = fleet()
+        leader, elsewhere = await herd.lead(ttl=1000), await herd.follow(1, ttl=5)
+        beside = asyncio.create_task(herd.gateways[0].resolve(QUERY, ttl=5))
+        await asyncio.sleep(0)
+        herd.provider.gate.set()
+        assert await asyncio.gather(leader, elsewhere, beside) == ["answer 1"] * 3
+        (entry,) = keys_of(valkey, namespace, "resp")
+        assert 900 < valkey.command("PTTL", entry) / 1000 <= 1000
+
+    async def test_who_stores_nothing_joins_nobody_and_is_joined_by_nobody(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        herd = fleet()
+        leader = await herd.lead()
+        private = [asyncio.create_task(gateway.resolve(QUERY, ttl=0)) for gateway in herd.gateways]
+        await wait_until_async(lambda: herd.provider.calls == 3, description="each calls")
+        herd.provider.gate.set()
+        assert await leader == "answer 1"
+        assert sorted(await asyncio.gather(*private)) == ["answer 2", "answer 3"]
+        assert await herd.gateways[1].resolve(QUERY) == "answer 1"
+
+
+class TestStreams:
+    async def test_a_shared_error_is_raised_as_the_provider_s_own_class(self, fleet: Callable[..., Fleet]):
+        herd = fleet()
+
+        class Knows:
+            complete = staticmethod(herd.provider)
+
+            @staticmethod
+            async def stream(query: Any) -> AsyncIterator[str]:
+                yield await herd.provider(query)
+
+            @staticmethod
+            def error_of(shared: SharedProviderError) -> Exception:
+                return StatusError(shared.status)
+
+        herd.provider.errors.append(StatusError(429))
+        herd.gateways = [InferenceGateway(Knows(), cache) for cache in herd.caches]
+        leader = asyncio.create_task(_read(herd.gateways[0].stream(QUERY)))
+        await wait_until_async(lambda: herd.provider.calls, description="the leader calls")
+        follower = asyncio.create_task(_read(herd.gateways[1].stream(QUERY)))
+        await wait_until_async(lambda: herd.is_listening(1), description="the other one follows")
+        herd.provider.gate.set()
+        outcomes = await asyncio.gather(leader, follower, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StatusError, StatusError]
+        assert isinstance(outcomes[1].__cause__, SharedProviderError)
+        assert herd.provider.calls == 1
+
+    async def test_a_follower_is_woken_for_each_chunk_and_the_end(self, fleet: Callable[..., Fleet]):
+        herd = fleet(poll_interval=30.0)
+        gates = [asyncio.Event() for _ in range(3)]
+
+        class Tells:
+            complete = staticmethod(herd.provider)
+
+            @staticmethod
+            async def stream(_query: Any) -> AsyncIterator[str]:
+                for number, gate in enumerate(gates):
+                    yield str(number)
+                    await gate.wait()
+
+        herd.gateways = [InferenceGateway(Tells(), cache) for cache in herd.caches]
+        leader = asyncio.create_task(_read(herd.gateways[0].stream(QUERY)))
+        await wait_until_async(lambda: herd.has_led(0), description="the leader leads")
+        async with contextlib.aclosing(herd.gateways[1].stream(QUERY)) as chunks:
+            for number, gate in enumerate(gates):
+                assert await asyncio.wait_for(anext(chunks), 5) == str(number)
+                gate.set()
+            with pytest.raises(StopAsyncIteration):
+                await asyncio.wait_for(anext(chunks), 5)
+        assert await leader == ["0", "1", "2"]
+        assert herd.provider.calls == 0
+
+    async def test_a_follower_looks_once_it_listens_for_chunks_that_came_before(
+        self, fleet: Callable[..., Fleet], valkey: Server, namespace: str
+    ):
+        async with FaultProxy(valkey.tcp_url) as proxy:
+            herd = fleet(poll_interval=30.0)
+            elsewhere = fleet(url=proxy.url, poll_interval=30.0)
+            gate = asyncio.Event()
+
+            class Tells:
+                complete = staticmethod(herd.provider)
+
+                @staticmethod
+                async def stream(_query: Any) -> AsyncIterator[str]:
+                    yield "0"
+                    await gate.wait()
+                    yield "1"
+
+            await elsewhere.caches[1].repository.open()
+            leader = asyncio.create_task(_read(InferenceGateway(Tells(), herd.caches[0]).stream(QUERY)))
+            await wait_until_async(
+                lambda: keys_of(valkey, namespace, "chunks"), description="the first chunk is there"
+            )
+            proxy.delay = 0.1
+            following = InferenceGateway(Tells(), elsewhere.caches[1]).stream(QUERY)
+            follower = asyncio.create_task(_read(following))
+            telemetry = elsewhere.caches[1].repository.telemetry
+            await wait_until_async(
+                lambda: telemetry.snapshot().leases["followed"], description="it is told to wait"
+            )
+            gate.set()
+            assert await leader == ["0", "1"]
+            assert not list(valkey.command("PUBSUB", "CHANNELS")), "it listens already"
+            assert await asyncio.wait_for(follower, 5) == ["0", "1"]
+
+
+async def _read(chunks: AsyncIterator[Any]) -> list[Any]:
+    return [chunk async for chunk in chunks]
+
+
+def test_a_program_that_ends_during_a_call_leaves_no_lease(valkey: Server, namespace: str):
+    """`asyncio.run` cancels the caller and the call it waits for, both."""
+    script = textwrap.dedent(
+        f"""
+        import asyncio
+        from llmcache_plugins import InferenceGateway, ResponseCache
+
+        async def main():
+            calling = asyncio.Event()
+
+            async def provider(query):
+                calling.set()
+                await asyncio.Event().wait()
+
+            settings = {{"namespace": {namespace!r}, **{PATIENT!r}}}
+            gateway = InferenceGateway(provider, ResponseCache.from_url({valkey.url!r}, **settings))
+            caller = asyncio.create_task(gateway.resolve("q"))
+            await calling.wait()
+
+        asyncio.run(main())
+        """
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
     assert not keys_of(valkey, namespace, "lease")

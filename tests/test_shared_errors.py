@@ -294,7 +294,7 @@ def test_an_error_without_a_status_that_the_sdk_could_not_have_raised_stays_what
 
 def test_the_message_says_that_another_process_was_told(provider):
     error = provider.error_of(SharedProviderError(status=429, retry_after=3.0, error_class="RateLimitError"))
-    assert "another process with status 429; retry after 3.0 s" in str(error)
+    assert "another caller with status 429; retry after 3.0 s" in str(error)
     assert error.body is None
     assert "secret" not in f"{error} {error!r} {error.request.url}"
 

@@ -6,6 +6,8 @@ The callers of one process share flights; what they may not share sends them rou
 from __future__ import annotations
 
 import asyncio
+import operator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmcache_plugins.budget import Budget
@@ -16,7 +18,7 @@ from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, WaitTimeout
 from llmcache_plugins.failures import is_own
 from llmcache_plugins.models import Found, Mode, Outcome
-from llmcache_plugins.singleflight import Flights
+from llmcache_plugins.singleflight import Flights, GaveUp
 from llmcache_plugins.telemetry import ProviderCalled
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class Calls:
 
     async def read_or_call(self, job: CallJob) -> Resolution:
         """Return the stored answer, or the provider's, which is not stored and shared with nobody."""
+        if job.mode is Mode.REFRESH:
+            return await self.call(job.call, job.key, Outcome.MISS)
         try:
             await self._repository.ready()
             found = await self._repository.fetch(job.key, budget=Budget(self._config.lookup_budget))
@@ -94,8 +98,12 @@ class Calls:
     async def _share(self, job: CallJob, tasks: Tasks, *, may_wait: bool) -> Resolution:
         since = clock()
         rounds = _MOST_ROUNDS if may_wait and job.mode is not Mode.REFRESH else 0
-        for _ in range(rounds):
-            landing, led = await self._join(job, tasks)
+        while rounds > 0:
+            try:
+                landing, led = await self._join(job, tasks, deadline=since + self._config.follow_for)
+            except (GaveUp, _NotYet):
+                continue
+            rounds -= 1
             if landing is None:
                 # With other credentials it may go better; then nobody waits in line for that any more.
                 may_wait = False
@@ -104,34 +112,45 @@ class Calls:
         landing = await self._crew.fly(job, tasks, may_wait=may_wait)
         return resolutions.of_landing(job.key, landing, codec=job.codec, led=True)
 
-    async def _join(self, job: CallJob, tasks: Tasks) -> tuple[Landing | None, bool]:
+    async def _join(self, job: CallJob, tasks: Tasks, *, deadline: float) -> tuple[Landing | None, bool]:
         """Return how a flight ended and whether it is this caller's; None for an error of another's own."""
         has_led = False
+        # Anew each time: which flight is to be joined depends on those that are under way.
+        key = flight_key(job, self._flights.is_under_way)
+
+        lost = partial(self._flights.detach, partial(operator.eq, key))
 
         def start() -> Coroutine[Any, Any, Landing]:
             nonlocal has_led
             has_led = True
-            return self._crew.fly(job, tasks)
+            return self._crew.fly(job, tasks, on_lost=lost)
 
-        key = flight_key(job, self._flights.is_under_way)
         joining = self._flights.join(key, start)
         try:
             if self._config.on_wait_timeout == "raise" and self._flights.is_under_way(key):
-                return await _within(joining, self._config.follow_for)
+                return await _until(deadline, joining, patience=self._config.follow_for)
             return await joining
+        except WaitTimeout:
+            if has_led or clock() >= deadline:
+                raise
+            raise _NotYet from None
         except Exception as error:
             if has_led or not is_own(error):
                 raise
             return None, False
 
 
-async def _within(joining: Coroutine[Any, Any, T], seconds: float) -> T:
+class _NotYet(Exception):
+    """The flight has waited long enough, but not this caller."""
+
+
+async def _until(deadline: float, joining: Coroutine[Any, Any, T], *, patience: float) -> T:
     """Bound the wait for another caller's flight."""
-    limit = asyncio.timeout(seconds)
+    limit = asyncio.timeout_at(deadline)
     try:
         async with limit:
             return await joining
-    except TimeoutError:
-        if not limit.expired():
+    except TimeoutError as error:
+        if not limit.expired() or isinstance(error, WaitTimeout):
             raise
-        raise WaitTimeout(f"nobody had the answer within {seconds:g} s") from None
+        raise WaitTimeout(f"nobody had the answer within {patience:g} s") from None

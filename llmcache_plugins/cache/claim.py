@@ -63,7 +63,7 @@ class Claim:
 
     def ask_later(self) -> None:
         """Ask without waiting, unless a request is already on its way. Asking again is safe."""
-        if self._asking is None or self._is_unknown:
+        if self._asking is None or self._went_unanswered:
             self._asking = self._tasks.spawn(self._acquire(live=False))
 
     async def late_lease(self, *, called_at: float) -> Lease | None:
@@ -76,6 +76,12 @@ class Claim:
         if not isinstance(reply, Lease):
             return None
         return reply.backdated(max(0.0, self._answered_at - called_at))
+
+    async def first_lease(self) -> Lease | None:
+        """Wait for the answer to the request that is on its way; None if it is no lease."""
+        if self._asking is not None:
+            await asyncio.wait((self._asking,))
+        return self._reply if isinstance(self._reply, Lease) else None
 
     async def keep(self, lease: Lease) -> None:
         """Renew the lease until cancelled, lost, or held for `max_lead`."""
@@ -96,23 +102,32 @@ class Claim:
 
         `record` is left to those who wait. Returns what is known of whether the flight was invalidated.
         """
-        status = WriteStatus.OK
+        status, renewal = WriteStatus.OK, self.renewal
         if self._asking is not None and not self._asking.done():
             self._asking.add_done_callback(lambda asked: self._let_go_of(asked, record))
         elif isinstance(self._reply, Lease):
             # In a task: whoever waits here may be cancelled again. A hung server holds nobody up for long.
+            status = WriteStatus.FORGOTTEN
             with suppress(RepositoryError):
                 budget = Budget(self._repository.config.lookup_budget)
                 status = await budget.wait_for(self.withdraw(record))
-            self.settle_renewal()
+            self.settle(renewal)
         elif self._is_unknown:
             self.withdraw(record)
         return status
 
-    def settle_renewal(self) -> None:
-        """See to it that a renewal still under way does not take the lease again after its end."""
-        if self._renewing is not None and not self._renewing.done():
-            self._renewing.add_done_callback(lambda renewed: self._let_go_of(renewed, None))
+    @property
+    def renewal(self) -> asyncio.Task[bool] | None:
+        """The renewal that is under way."""
+        return self._renewing if self._renewing is not None and not self._renewing.done() else None
+
+    def settle(self, renewal: asyncio.Task[bool] | None) -> None:
+        """See to it that a renewal that was under way does not take the lease again after its end.
+
+        Whichever of the two was answered first: they may have travelled on two connections.
+        """
+        if renewal is not None:
+            renewal.add_done_callback(lambda renewed: self._let_go_of(renewed, None))
 
     def withdraw(self, record: Record | None = None) -> asyncio.Task[WriteStatus]:
         """Give up, in the background, what this claim holds or may hold, as soon as the server answers.
@@ -134,14 +149,20 @@ class Claim:
         return asked.result()
 
     @property
-    def _is_unknown(self) -> bool:
-        """Whether a request was sent that may have been carried out, and the answer will never come."""
+    def _went_unanswered(self) -> bool:
         asked = self._asking
         if asked is None or not asked.done() or asked.cancelled():
             return False
-        error = asked.exception()
+        return isinstance(asked.exception(), RepositoryUnavailable)
+
+    @property
+    def _is_unknown(self) -> bool:
+        """Whether a request was sent that may have been carried out, and the answer will never come."""
+        if self._asking is None or not self._went_unanswered:
+            return False
         # Without a cause it was never sent: the server was already known to be away.
-        return isinstance(error, RepositoryUnavailable) and error.__cause__ is not None
+        error = self._asking.exception()
+        return error is not None and error.__cause__ is not None
 
     async def _acquire(self, *, live: bool) -> Acquired:
         asked_at = _now()
@@ -173,7 +194,7 @@ class Claim:
                 self._tasks.spawn_later(_WITHDRAW_EVERY, lambda: self._withdraw(None))
         except (RepositoryError, ConfigError):
             pass
-        return WriteStatus.OK
+        return WriteStatus.FORGOTTEN
 
 
 def _now() -> float:

@@ -6,7 +6,6 @@ elsewhere; whatever becomes of that, the answer is returned.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +60,18 @@ class Crew:
         self._turns = Turns(repository, shelf)
         self._telemetry = repository.telemetry
 
-    async def fly(self, job: CallJob, tasks: Tasks, *, may_wait: bool = True) -> Landing:
+    async def fly(
+        self,
+        job: CallJob,
+        tasks: Tasks,
+        *,
+        may_wait: bool = True,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> Landing:
         """Resolve a job. Raises what the provider raises, here or in another process, and `CacheMiss`.
 
-        Without `may_wait` it gets a hit, a lease or a plain call, but waits for no other process.
+        Without `may_wait` it gets a hit, a lease or a plain call, but waits for no other process. `on_lost`
+        is called when the lease is lost or has been held for too long: newcomers must not wait any more.
         """
         await self._repository.ready()
         claim = Claim(self._repository, job.key, tasks=tasks, ask_for=job.ask_for)
@@ -78,19 +85,28 @@ class Crew:
         if isinstance(turn, Missing):
             raise CacheMiss(turn.reason)
         with holding():
-            return await self._call(job, claim, turn, tasks)
+            return await self._call(job, claim, turn, tasks, on_lost)
 
-    async def _call(self, job: CallJob, claim: Claim, turn: Lease | Alone, tasks: Tasks) -> Landing:
+    async def _call(
+        self,
+        job: CallJob,
+        claim: Claim,
+        turn: Lease | Alone,
+        tasks: Tasks,
+        on_lost: Callable[[], None],
+    ) -> Landing:
         lease = turn if isinstance(turn, Lease) else None
-        settlement = Settlement(self._repository, self._shelf, job, claim, lease, tasks=tasks)
+        settlement = Settlement(
+            self._repository, self._shelf, job, claim, lease, tasks=tasks, on_lost=on_lost
+        )
         async with settlement.calling():
             answered = await call_provider(job.call, self._telemetry)
         encoded = self._encode(job, answered)
-        judged_at = clock() if lease is not None else math.inf
+        judged_at = clock()
         stored = await settlement.settle(encoded, called_at=answered.called_at, seconds=answered.seconds)
-        if stored.status is WriteStatus.FORGOTTEN:
+        if not stored.is_judged:
             # Nobody can say whether it was invalidated since the server was last asked.
-            judged_at = claim.confirmed_at
+            judged_at = claim.confirmed_at if lease is not None else answered.called_at
         return Landing(
             outcome=turn.outcome if not isinstance(turn, Lease) else Outcome.MISS,
             answer=answered.answer,

@@ -14,6 +14,7 @@ from llmcache_plugins.answers import PlainCodec
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.calls import Calls
+from llmcache_plugins.cache.errands import Errand, Errands
 from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.job import CallJob, StreamJob
 from llmcache_plugins.cache.options import CallOptions
@@ -63,6 +64,7 @@ class ResponseCache:
         shelf = Shelf(repository)
         self._calls = Calls(repository, shelf)
         self._streams = Streamer(repository, shelf)
+        self._errands = Errands(repository, shelf)
         self._tasks = PerLoop(Tasks)
         self._unsigned: set[str] = set()
 
@@ -156,6 +158,55 @@ class ResponseCache:
                 yield chunk
         self._count(_resolution_of(key, report), face=face, seconds=clock() - started)
 
+    async def acquire(
+        self,
+        query: Any,
+        *,
+        codec: AnswerCodec = _PLAIN,
+        scope: Mapping[str, object] | None = None,
+        may_wait: bool = True,
+        face: Face = Face.CACHE,
+        **options: Unpack[CallOptions],
+    ) -> Resolution | Errand | None:
+        """Return the answer, or the errand to bring it: for frameworks that call the provider themselves.
+
+        Whoever gets an `Errand` calls, and then says `fulfil(answer)` or `abandon(error)`; until then, at
+        most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
+        """
+        started, mode = clock(), self._mode(options)
+        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
+        if key is None:
+            return None
+        job = CallJob(key=key, call=_nobody, codec=codec, ttl=self._ttl(options), mode=mode)
+        found: Resolution | Errand | None
+        if job.is_not_stored:
+            found = await self._errands.read(job)
+        else:
+            found = await self._errands.run(job, tasks=self._tasks.current(), may_wait=may_wait)
+        resolution = found if isinstance(found, Resolution) else resolutions.of_call(key, None, Outcome.MISS)
+        self._count(resolution, face=face, seconds=clock() - started)
+        return found
+
+    async def put(
+        self,
+        query: Any,
+        answer: Any,
+        *,
+        codec: AnswerCodec = _PLAIN,
+        scope: Mapping[str, object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> bool:
+        """Store an answer that came from elsewhere; return whether it is stored, or being stored.
+
+        What the policy does not admit is counted and not stored.
+        """
+        mode = self._mode(options)
+        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
+        if key is None or mode is Mode.READ_ONLY:
+            return False
+        job = CallJob(key=key, call=_nobody, codec=codec, ttl=self._ttl(options), mode=mode)
+        return not job.is_not_stored and (await self._errands.store(job, answer)).refusal is None
+
     def key_of(
         self,
         query: Any,
@@ -194,7 +245,7 @@ class ResponseCache:
 
     def in_flight(self) -> int:
         """Return how many calls and streams are under way on the running loop."""
-        return self._calls.count() + self._streams.count()
+        return self._calls.count() + self._streams.count() + self._errands.count()
 
     async def aclose(self) -> None:
         """Finish what is being stored on the running loop, close the connections.
@@ -203,6 +254,7 @@ class ResponseCache:
         """
         await self._calls.aclose()
         await self._streams.aclose()
+        await self._errands.aclose()
         if (tasks := self._tasks.pop()) is not None:
             await tasks.finish(timeout=self.config.commit_budget)
         await self.repository.aclose()
@@ -267,6 +319,7 @@ class ResponseCache:
     def _detach(self, matches: Callable[[CacheKey], bool]) -> None:
         self._calls.detach(matches)
         self._streams.detach(matches)
+        self._errands.detach(matches)
 
     def _count(self, resolution: Resolution, *, face: Face, seconds: float) -> None:
         self._telemetry.emit(
@@ -278,6 +331,10 @@ class ResponseCache:
                 saved_seconds=resolution.seconds_saved,
             )
         )
+
+
+async def _nobody() -> Any:
+    raise NotImplementedError
 
 
 def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:

@@ -17,7 +17,7 @@ from llmcache_plugins.policy import Refusal
 from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from llmcache_plugins.cache.claim import Claim
     from llmcache_plugins.cache.job import Job
@@ -41,6 +41,7 @@ class Settlement:
         lease: Lease | None,
         *,
         tasks: Tasks,
+        on_lost: Callable[[], None],
     ) -> None:
         self._telemetry = repository.telemetry
         self._config = repository.config
@@ -49,28 +50,26 @@ class Settlement:
         self._claim = claim
         self._lease = lease
         self._tasks = tasks
+        self._on_lost = on_lost
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
         """Keep the lease while the provider is asked; if that fails, leave word to those who wait."""
-        heartbeat = None
         if self._lease is None:
             # Nobody waits for a server that kept this call waiting: what is left to do with it is done in
             # the background.
             self._claim.ask_later()
         elif self._lease.is_held:
             self._telemetry.emit(LeaseEvent(step=LeaseStep.LED))
-            # Ends with this flight, and not with the cache: closing that does not end a call.
-            heartbeat = asyncio.create_task(self._claim.keep(self._lease))
+        # Ends with this flight, and not with the cache: closing that does not end a call.
+        heartbeat = asyncio.create_task(self._keep())
         try:
             yield
         except BaseException as error:
-            if heartbeat is not None:
-                heartbeat.cancel()
+            heartbeat.cancel()
             await self._let_go_after(error)
             raise
-        if heartbeat is not None:
-            heartbeat.cancel()
+        heartbeat.cancel()
 
     async def settle(self, encoded: EncodedAnswer | None, *, called_at: float, seconds: float) -> Stored:
         """Store an answer, or say why not; for a lease in time, for a call that went alone in the background.
@@ -85,6 +84,12 @@ class Settlement:
             return await self._shelf.in_time(self._tasks.spawn(self._store(entry, self._lease)))
         self._tasks.spawn(self._store_late(entry, called_at=called_at))
         return Stored()
+
+    async def _keep(self) -> None:
+        lease = self._lease or await self._claim.first_lease()
+        if lease is not None and lease.is_held:
+            await self._claim.keep(lease)
+            self._on_lost()
 
     async def _refuse(self, refusal: Refusal) -> Stored:
         stored = self._shelf.refuse(refusal)
@@ -104,6 +109,7 @@ class Settlement:
             await self._claim.let_go(record)
 
     async def _store(self, entry: Entry, lease: Lease) -> Stored:
+        renewal = self._claim.renewal
         stored = await self._shelf.store(
             self._job.key,
             entry,
@@ -115,7 +121,7 @@ class Settlement:
         if stored.refusal is Refusal.WRITE_FAILED:
             # The script that stores is also what releases the lease.
             self._claim.withdraw()
-        self._claim.settle_renewal()
+        self._claim.settle(renewal)
         return stored
 
     async def _store_late(self, entry: Entry, *, called_at: float) -> None:

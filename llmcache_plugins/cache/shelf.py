@@ -69,6 +69,13 @@ class Stored:
     status: WriteStatus = WriteStatus.OK
     """What the server said."""
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether the server has said if the answer is valid."""
+        if self.status is WriteStatus.FORGOTTEN or self.refusal is Refusal.WRITE_FAILED:
+            return False
+        return self.entry is not None or self.refusal is not None
+
 
 class Shelf:
     """Puts answers on the shelf and takes them down."""
@@ -153,9 +160,13 @@ class Shelf:
         except Exception as error:  # noqa: BLE001 - facts that cannot be packed, for one
             self._complain(error)
             return self.refuse(Refusal.WRITE_FAILED)
-        refusal = _REFUSALS.get(commit.status)
+        return self.stored(entry, commit.status)
+
+    def stored(self, entry: Entry, status: WriteStatus) -> Stored:
+        """Say what became of an entry; a refusal is counted."""
+        refusal = _REFUSALS.get(status)
         if refusal is not None:
-            return replace(self.refuse(refusal), status=commit.status)
+            return replace(self.refuse(refusal), status=status)
         return Stored(entry=entry)
 
     def _try_later(

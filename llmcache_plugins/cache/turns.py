@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Protocol, overload
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache.shelf import clock
-from llmcache_plugins.errors import ConfigError, RepositoryError, SharedProviderError, WaitTimeout
+from llmcache_plugins.errors import (
+    ConfigError,
+    RepositoryError,
+    RepositoryUnavailable,
+    SharedProviderError,
+    WaitTimeout,
+)
 from llmcache_plugins.models import Found, Lease, Outcome, SharedFailure, Wait
 from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
 
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Alone", "Followed", "LiveTail", "Missing", "Ready", "Turn", "Turns"]
 
+_MOST_MISSED = 1
+"""Requests in a row that may go unanswered before a follower takes the server for away."""
 _AFTER_ITS_END = 0.005
 """Seconds after the end of a lease at which to look again."""
 
@@ -130,10 +138,18 @@ class Turns:
         return None
 
     async def _follow(self, job: Job, claim: Claim, ear: Ear, tail: LiveTail | None) -> Turn | Followed:
-        give_up_at = clock() + self._config.follow_for
+        give_up_at, missed = clock() + self._config.follow_for, 0
         while True:
             asked_at, budget = clock(), Budget(self._config.lookup_budget)
-            turn = await self._ask(job, claim, budget, waited=True, live=tail is not None)
+            try:
+                turn = await self._ask(job, claim, budget, waited=True, live=tail is not None)
+            except RepositoryUnavailable:
+                # One late answer is no reason to pay: it is when the second is late too.
+                missed += 1
+                if missed > _MOST_MISSED:
+                    raise
+                continue
+            missed = 0
             if not isinstance(turn, Wait):
                 return turn
             if tail is not None and tail.begin(turn, asked_at=asked_at):

@@ -115,10 +115,11 @@ class Publisher:
             last=self._sent + len(chunks),
             data=data,
             is_end=is_end,
-            most=self._most(len(data)),
+            most=self._most(len(data) if chunks else 0),
         )
         # Not one of the cache's tasks: closing that does not end a stream.
         self._sending = asyncio.create_task(publishing)
+        self._sending.add_done_callback(_read)
         is_there = await asyncio.shield(self._sending)
         del self._pending[: len(chunks)]
         self._sent += len(chunks)
@@ -127,11 +128,19 @@ class Publisher:
         return is_there
 
     def _most(self, size: int) -> int:
-        """Return how many of the last batches may be kept, with one more of `size` bytes."""
+        """Return how many of the last batches may be kept, with one more of `size` bytes.
+
+        The end of the stream, which has none, pushes nothing out: what comes before it may not be read yet.
+        """
         total = size + sum(self._sizes)
-        while self._sizes and total > self._config.max_stream_bytes:
+        while size and self._sizes and total > self._config.max_stream_bytes:
             total -= self._sizes.popleft()
         return len(self._sizes) + 1
+
+
+def _read(task: asyncio.Task[bool]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waited may be gone; left unread it would be logged as a fault
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:

@@ -74,7 +74,9 @@ class Pump:
         publisher = None
         if lease is not None and lease.is_held:
             publisher = Publisher(self._repository.leases, job.key, lease, config=self._config, tasks=tasks)
-        settlement = Settlement(self._repository, self._shelf, job, claim, lease, tasks=tasks)
+        settlement = Settlement(
+            self._repository, self._shelf, job, claim, lease, tasks=tasks, on_lost=voyage.close
+        )
         called_at = clock()
         with holding():
             async with settlement.calling(), _breaking_off(publisher):

@@ -98,13 +98,14 @@ class Streamer:
 
     async def read_or_open(self, job: StreamJob, report: Report) -> AsyncGenerator[Any, None]:
         """Yield the stored answer's chunks, or the provider's, not stored and shared with nobody."""
+        found: Found | None = None
         try:
-            await self._repository.ready()
-            found = await self._repository.fetch(
-                job.key, budget=Budget(self._repository.config.lookup_budget)
-            )
+            if job.mode is not Mode.REFRESH:
+                await self._repository.ready()
+                budget = Budget(self._repository.config.lookup_budget)
+                found = await self._repository.fetch(job.key, budget=budget)
         except (RepositoryError, ConfigError):
-            found, report.outcome = None, Outcome.UNAVAILABLE
+            report.outcome = Outcome.UNAVAILABLE
         opened = self._shelf.open(job, found) if isinstance(found, Found) else None
         if opened is not None:
             report.outcome, report.entry = Outcome.HIT, opened.entry

@@ -51,11 +51,17 @@ class Voyage:
         """Note by which flight's fence the chunks come, and when (the loop's clock) that was known valid."""
         self._fence, self._confirmed_at = fence, confirmed_at
 
+    def close(self) -> None:
+        """Take nobody else aboard: the flight is void, or has lost its lease."""
+        self._is_void = True
+        self._on_void()
+
     async def is_valid_for(self, since: float) -> bool:
         """Say whether one that came at `since` (the loop's clock) may be given what there is.
 
         An invalidation may have been acknowledged elsewhere since the server was last asked: then it is
-        asked again, once for all who came meanwhile. While it is away nobody can be told of any.
+        asked again, once for all who came meanwhile. If it does not answer, that cannot be known, and they
+        are given a call of their own; but a stream begun while it was away is shared while that lasts.
         """
         while not self._is_void and self._confirmed_at < since:
             if self._checking is None or self._checking.done():
@@ -69,10 +75,10 @@ class Voyage:
         try:
             reply = await Budget(self._repository.config.lookup_budget).wait_for(self._tasks.spawn(asking))
         except (RepositoryError, ConfigError):
+            is_valid = not self._fence
+        else:
+            is_valid = isinstance(reply, Wait) and reply.fence == self._fence
+        if is_valid:
             self._confirmed_at = asked_at
-            return
-        if isinstance(reply, Wait) and reply.fence == self._fence:
-            self._confirmed_at = asked_at
-            return
-        self._is_void = True
-        self._on_void()
+        else:
+            self.close()

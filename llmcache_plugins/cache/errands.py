@@ -1,0 +1,210 @@
+"""Calls that somebody else makes: frameworks show a lookup and, later, perhaps, an update.
+
+A miss is an errand: whoever was told of it asks the provider and brings the answer, or says that there will
+be none. Until then the others wait, here and in other processes, exactly as they wait for a call of our own:
+an errand is a flight whose call is a promise.
+
+Unlike callers of our own, those who wait are not told the provider's error: it is the framework that asks
+and raises. One of them is sent at a time; who has seen two come back empty is sent too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins.budget import Budget
+from llmcache_plugins.cache import resolutions
+from llmcache_plugins.cache.flight import Crew
+from llmcache_plugins.cache.held import is_held
+from llmcache_plugins.cache.job import CallJob, flight_key
+from llmcache_plugins.cache.shelf import clock
+from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
+from llmcache_plugins.loops import running_loop
+from llmcache_plugins.models import Mode
+from llmcache_plugins.policy import Refusal
+from llmcache_plugins.singleflight import Flights, GaveUp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmcache_plugins.cache.job import FlightKey, Landing
+    from llmcache_plugins.cache.shelf import Shelf, Stored
+    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.loops import Tasks
+    from llmcache_plugins.models import Resolution
+    from llmcache_plugins.repository import ResponseRepository
+
+__all__ = ["Errand", "Errands"]
+
+_MOST_ATTEMPTS = 2
+"""How often one waits for others before it is sent itself."""
+
+
+class Errand:
+    """The right, and the duty, to bring an answer. Belongs to the event loop on which it was given."""
+
+    def __init__(self, job: CallJob, *, patience: float) -> None:
+        self.key = job.key
+        self._loop = asyncio.get_running_loop()
+        self._patience = patience
+        self._brought: asyncio.Future[Any] = self._loop.create_future()
+        self.begun: asyncio.Future[None] = self._loop.create_future()
+        self.ride: asyncio.Task[Any] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer was brought, or will never come."""
+        return self._brought.done()
+
+    async def fulfil(self, answer: Any) -> None:
+        """Bring the answer; it is stored when this returns, or is being stored. Never raises."""
+        if not self._brought.done():
+            self._brought.set_result(answer)
+        if self.ride is not None:
+            await asyncio.wait((self.ride,))
+
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Say that there will be no answer, and why; without a reason the call was given up.
+
+        From any thread, and as often as one likes.
+        """
+        if running_loop() is self._loop:
+            self._end(error)
+        elif not self._loop.is_closed():
+            with suppress(RuntimeError):  # closed just now
+                self._loop.call_soon_threadsafe(self._end, error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._brought.done():
+            return
+        if isinstance(error, Exception):
+            self._brought.set_exception(error)
+        else:
+            self._brought.cancel()
+
+    async def call(self) -> Any:
+        """Wait for the answer, as a flight waits for a provider."""
+        if not self.begun.done():
+            self.begun.set_result(None)
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._brought
+        finally:
+            # Whoever brings it later is told that nobody waits any more.
+            self._brought.cancel()
+
+
+_given: ContextVar[tuple[Errand, ...]] = ContextVar("llmcache_errands", default=())
+
+
+class Errands:
+    """Gives errands, and lets the others wait for them."""
+
+    def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+        self._repository = repository
+        self._config = repository.config
+        self._shelf = shelf
+        self._crew = Crew(repository, shelf)
+        self._flights: Flights[FlightKey, Landing] = Flights(on_abandon="cancel")
+
+    def detach(self, matches: Callable[[CacheKey], bool]) -> None:
+        """Let newcomers not wait for the errands under way for these keys."""
+        self._flights.detach(lambda flying: matches(flying[0]))
+
+    def count(self) -> int:
+        """Return how many are under way on the running loop."""
+        return self._flights.count()
+
+    async def aclose(self) -> None:
+        """End what nobody waits for any more."""
+        await self._flights.aclose()
+
+    async def run(self, job: CallJob, *, tasks: Tasks, may_wait: bool) -> Resolution | Errand:
+        """Return the answer, or the errand to bring it. Raises `CacheMiss` in mode "read_only" only.
+
+        A context that has an errand under way waits for nobody: others may be waiting for it.
+        """
+        since = clock()
+        may_wait = may_wait and not is_held() and all(errand.is_over for errand in _given.get())
+        for attempt in (*(["share"] * _MOST_ATTEMPTS if may_wait else []), "apart"):
+            errand = Errand(job, patience=self._config.max_lead)
+            ride = self._join(job, errand, tasks) if attempt == "share" else self._fly(job, errand, tasks)
+            ended = await self._wait_for(errand, tasks.spawn(ride))
+            if ended is None:
+                break
+            landing, led = ended
+            if landing is not None and (led or landing.serves(since=since)):
+                return resolutions.of_landing(job.key, landing, codec=job.codec, led=led)
+        else:
+            # Nobody could be asked about it: a rate limit that others were told of, for one.
+            errand = Errand(job, patience=self._config.max_lead)
+            await self._wait_for(
+                errand, tasks.spawn(self._fly(replace(job, mode=Mode.REFRESH), errand, tasks))
+            )
+        _given.set((*(one for one in _given.get() if not one.is_over), errand))
+        return errand
+
+    async def read(self, job: CallJob) -> Resolution | None:
+        """Return the stored answer, if there is one and the server says so in time."""
+        if job.mode is Mode.REFRESH:
+            return None
+        try:
+            await self._repository.ready()
+            found = await self._repository.fetch(job.key, budget=Budget(self._config.lookup_budget))
+        except (RepositoryError, ConfigError):
+            return None
+        opened = self._shelf.open(job, found) if found is not None else None
+        return resolutions.of_entry(job.key, opened.entry, opened.answer) if opened is not None else None
+
+    async def store(self, job: CallJob, answer: Any) -> Stored:
+        """Store an answer that nobody was sent for. Never raises; a refusal is counted."""
+        encoded = self._shelf.encode(lambda: job.codec.encode(answer))
+        refusal = self._shelf.refusal_of(encoded)
+        if encoded is None or refusal is not None:
+            return self._shelf.refuse(refusal or Refusal.NO_CODEC)
+        entry = self._shelf.entry_of(encoded, ttl=job.ttl, seconds=0.0)
+        try:
+            await self._repository.ready()
+            persisting = self._repository.persist(job.key, entry, ttl=job.ttl)
+            commit = await Budget(self._config.commit_budget).wait_for(persisting)
+        except (RepositoryError, ConfigError):
+            return self._shelf.refuse(Refusal.WRITE_FAILED)
+        return self._shelf.stored(entry, commit.status)
+
+    async def _join(self, job: CallJob, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
+        call = replace(job, call=errand.call)
+        while True:
+            key = flight_key(job, self._flights.is_under_way)
+            lost = partial(self._flights.detach, partial(operator.eq, key))
+            with suppress(GaveUp):
+                return await self._flights.join(key, partial(self._crew.fly, call, tasks, on_lost=lost))
+
+    async def _fly(self, job: CallJob, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
+        call = replace(job, call=errand.call)
+        key = (job.key, object())
+        return await self._flights.join(key, lambda: self._crew.fly(call, tasks, may_wait=False))
+
+    async def _wait_for(
+        self, errand: Errand, ride: asyncio.Task[tuple[Landing, bool]]
+    ) -> tuple[Landing | None, bool] | None:
+        """Return how a flight landed, no landing if it failed, and None if it has become this errand."""
+        errand.ride = ride
+        try:
+            await asyncio.wait((ride, errand.begun), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            ride.cancel()
+            raise
+        if not ride.done():
+            return None
+        try:
+            return ride.result()
+        except CacheMiss:
+            raise
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a provider's, asked by another
+            return None, False

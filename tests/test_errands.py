@@ -1,0 +1,279 @@
+"""Calls that frameworks make: a lookup, and later, perhaps, an answer. Two caches stand for two processes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from waiting import wait_until_async
+
+from llmcache_plugins import CacheMiss, InferenceGateway, Outcome, ResponseCache
+from llmcache_plugins.cache.errands import Errand
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from servers import Server
+
+PATIENT = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
+QUERY = {"model": "m", "prompt": "the same for everybody"}
+
+
+class StatusError(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__("secret")
+        self.status_code = status
+
+
+@pytest.fixture
+async def caches(valkey: Server, namespace: str) -> AsyncIterator[Callable[..., ResponseCache]]:
+    made: list[ResponseCache] = []
+
+    def make(**settings: Any) -> ResponseCache:
+        made.append(ResponseCache.from_url(valkey.url, namespace=namespace, **{**PATIENT, **settings}))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        await cache.aclose()
+
+
+async def ask(cache: ResponseCache, query: Any = QUERY, **options: Any) -> Any:
+    """Look up as a framework does, in a task of its own: the answer, or the errand."""
+    found = await cache.acquire(query, **options)
+    return found if found is None or isinstance(found, Errand) else found.answer
+
+
+def asking(cache: ResponseCache, query: Any = QUERY, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(ask(cache, query, **options))
+
+
+async def errand(cache: ResponseCache, query: Any = QUERY) -> Errand:
+    """Be sent, by a task that has ended meanwhile."""
+    found = await asking(cache, query)
+    assert isinstance(found, Errand)
+    return found
+
+
+async def waits(task: asyncio.Task[Any]) -> None:
+    """Let everything happen that could: it is still waiting."""
+    await asyncio.wait((task,), timeout=0.1)
+    assert not task.done()
+
+
+def leases(server: Server, namespace: str) -> list[bytes]:
+    return list(server.command("KEYS", f"llm:{{{namespace}.*}}:lease:*"))
+
+
+class TestSharing:
+    async def test_the_first_one_is_sent_and_all_get_what_it_brings(
+        self, caches: Callable[..., ResponseCache]
+    ):
+        here, there = caches(), caches()
+        sent = await errand(here)
+        others = [asking(here) for _ in range(5)] + [asking(there) for _ in range(5)]
+        for other in others:
+            await waits(other)
+        await sent.fulfil(["an answer"])
+        answers = await asyncio.gather(*others)
+        assert answers == [["an answer"]] * 10
+        assert len({id(answer) for answer in answers}) == 10
+        assert await ask(there) == ["an answer"]
+        assert here.in_flight() == there.in_flight() == 0
+
+    async def test_a_call_through_the_gateway_waits_for_it_too(self, caches: Callable[..., ResponseCache]):
+        sent = await errand(caches())
+
+        async def never(_query: Any) -> str:
+            raise AssertionError("nobody else calls")
+
+        call = asyncio.create_task(InferenceGateway(never, caches()).resolve(QUERY))
+        await waits(call)
+        await sent.fulfil("an answer")
+        assert await call == "an answer"
+
+    async def test_what_was_brought_is_a_hit_for_the_next(self, caches: Callable[..., ResponseCache]):
+        cache = caches()
+        await (await errand(cache)).fulfil("an answer")
+        found = await cache.acquire(QUERY)
+        assert found is not None
+        assert not isinstance(found, Errand)
+        assert (found.answer, found.outcome) == ("an answer", Outcome.HIT)
+        assert (await cache.stats()).outcomes == {Outcome.MISS: 1, Outcome.HIT: 1}
+
+
+class TestEmptyHands:
+    @pytest.mark.parametrize("error", [None, StatusError(500), StatusError(401), asyncio.CancelledError()])
+    async def test_one_other_is_sent_when_the_first_comes_back_with_nothing(
+        self, caches: Callable[..., ResponseCache], error: BaseException | None
+    ):
+        cache = caches()
+        sent = await errand(cache)
+        others = [asking(cache) for _ in range(3)]
+        await waits(others[0])
+        sent.abandon(error)
+        done, waiting = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1
+        second = done.pop().result()
+        assert isinstance(second, Errand)
+        for other in waiting:
+            await waits(other)
+        await second.fulfil("an answer")
+        assert await asyncio.gather(*waiting) == ["an answer"] * 2
+
+    async def test_another_process_is_sent_at_once(
+        self, caches: Callable[..., ResponseCache], valkey: Server, namespace: str
+    ):
+        here, there = caches(poll_interval=30.0), caches(poll_interval=30.0)
+        sent = await errand(here)
+        other = asking(there)
+        await waits(other)
+        sent.abandon(StatusError(503))
+        second = await asyncio.wait_for(other, 5)
+        assert isinstance(second, Errand)
+        second.abandon()
+        await wait_until_async(lambda: not leases(valkey, namespace), description="no lease is left")
+
+    async def test_who_has_seen_two_fail_waits_no_more(self, caches: Callable[..., ResponseCache]):
+        cache = caches()
+        sent = await errand(cache)
+        others = [asking(cache) for _ in range(4)]
+        await waits(others[0])
+
+        def under_way() -> list[Errand]:
+            return [other.result() for other in others if other.done() and not other.result().is_over]
+
+        for _ in range(2):
+            sent.abandon(StatusError(500))
+            await wait_until_async(under_way, description="another one is sent")
+            sent = under_way()[0]
+        everybody = await asyncio.wait_for(asyncio.gather(*others), 5)
+        assert all(isinstance(one, Errand) for one in everybody)
+        for one in everybody:
+            one.abandon()
+
+    async def test_a_rate_limit_is_the_framework_s_affair(self, caches: Callable[..., ResponseCache]):
+        here, there = caches(), caches()
+        (await errand(here)).abandon(StatusError(429))
+        await wait_until_async(lambda: not here.in_flight(), description="it is over")
+        sent = await asyncio.wait_for(ask(there), 5)
+        assert isinstance(sent, Errand)
+        await sent.fulfil("an answer")
+        assert await ask(here) == "an answer"
+
+    async def test_one_that_never_comes_back_holds_the_others_no_longer_than_max_lead(
+        self, caches: Callable[..., ResponseCache]
+    ):
+        cache = caches(lease_ttl=0.2, max_lead=0.3)
+        lost = await errand(cache)
+        second = await asyncio.wait_for(asking(cache), 5)
+        assert isinstance(second, Errand)
+        assert lost.is_over
+        await lost.fulfil("too late")  # nobody minds
+        await second.fulfil("an answer")
+        assert await ask(cache) == "an answer"
+
+
+class TestNoDeadlock:
+    async def test_who_is_under_way_waits_for_nobody(self, caches: Callable[..., ResponseCache]):
+        """Two that look up A and B, and B and A, before either asks the provider."""
+        cache = caches()
+
+        async def batch(*names: str) -> dict[str, Any]:
+            found = {}
+            for name in names:
+                found[name] = await ask(cache, {"q": name})
+                await asyncio.sleep(0.01)
+            for name, one in found.items():
+                if isinstance(one, Errand):
+                    await one.fulfil(f"answer to {name}")
+                    found[name] = f"answer to {name}"
+            return found
+
+        expected = {"A": "answer to A", "B": "answer to B"}
+        both = await asyncio.wait_for(asyncio.gather(batch("A", "B"), batch("B", "A")), 5)
+        assert both == [expected, expected]
+
+    async def test_nor_for_itself(self, caches: Callable[..., ResponseCache]):
+        cache = caches()
+
+        async def twice() -> list[Any]:
+            first, second = await ask(cache), await ask(cache)
+            for one in (first, second):
+                await one.fulfil("an answer")
+            return [first, second]
+
+        assert len(await asyncio.wait_for(asyncio.create_task(twice()), 5)) == 2
+        assert await ask(cache) == "an answer"
+
+    async def test_a_caller_that_may_not_wait_does_not(self, caches: Callable[..., ResponseCache]):
+        cache = caches()
+        sent = await errand(cache)
+        other = await asyncio.wait_for(asking(cache, may_wait=False), 5)
+        assert isinstance(other, Errand)
+        other.abandon()
+        await sent.fulfil("an answer")
+        assert await ask(cache, may_wait=False) == "an answer"
+
+
+class TestLeaving:
+    async def test_who_gives_up_waiting_disturbs_nobody(self, caches: Callable[..., ResponseCache]):
+        cache = caches()
+        sent = await errand(cache)
+        leaving, staying = asking(cache), asking(cache)
+        await waits(leaving)
+        leaving.cancel()
+        await asyncio.wait((leaving,))
+        await sent.fulfil("an answer")
+        assert await staying == "an answer"
+
+    async def test_a_lookup_cancelled_at_any_moment_leaves_no_lease(
+        self, caches: Callable[..., ResponseCache], valkey: Server, namespace: str
+    ):
+        cache = caches()
+        for turns in range(60):
+            task = asking(cache, {"q": turns})
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if not task.cancel():
+                task.result().abandon()
+            await asyncio.wait((task,))
+        await wait_until_async(lambda: not leases(valkey, namespace), description="no lease is left")
+        assert cache.in_flight() == 0
+
+    async def test_after_an_invalidation_newcomers_do_not_wait_for_the_old_errand(
+        self, caches: Callable[..., ResponseCache]
+    ):
+        cache = caches()
+        sent = await errand(cache)
+        await cache.delete(cache.key_of(QUERY))
+        second = await asyncio.wait_for(asking(cache), 5)
+        assert isinstance(second, Errand)
+        await sent.fulfil("old")
+        await second.fulfil("new")
+        assert await ask(cache) == "new"
+
+
+class TestModes:
+    async def test_read_only_says_a_miss_and_off_and_zero_bring_nothing(
+        self, caches: Callable[..., ResponseCache]
+    ):
+        cache = caches()
+        with pytest.raises(CacheMiss):
+            await ask(cache, mode="read_only")
+        assert await ask(cache, mode="off") is None
+        assert await ask(cache, ttl=0) is None
+        await (await errand(cache)).fulfil("an answer")
+        assert await ask(cache, mode="read_only") == "an answer"
+        assert await ask(cache, ttl=0) == "an answer"
+        refreshing = await ask(cache, mode="refresh")
+        assert isinstance(refreshing, Errand)
+        await refreshing.fulfil("newer")
+        assert await ask(cache) == "newer"
+
+    async def test_a_server_that_is_away_costs_nobody_anything(self, namespace: str):
+        async with ResponseCache.from_url("redis://127.0.0.1:1", namespace=namespace) as cache:
+            sent = await ask(cache)
+            assert isinstance(sent, Errand)
+            await sent.fulfil("an answer")
