@@ -280,7 +280,7 @@ class TestLive:
         narrator: Narrator,
         caches: Callable[..., Awaitable[ResponseCache]],
     ):
-        gateway = InferenceGateway(narrator, await caches(valkey.url, namespace, lease_ttl=0.4))
+        gateway = InferenceGateway(narrator, await caches(valkey.url, namespace, lease_ttl=1.5))
         leader = Reader(gateway.stream(QUERY))
         for count in range(1, len(CHUNKS) + 1):
             narrator.give(count)
@@ -288,14 +288,14 @@ class TestLive:
 
             def published(count: int = count) -> bool:
                 keys = keys_of(valkey, namespace, "chunks")
-                assert all(0 < valkey.command("PTTL", key) <= 400 for key in keys)
+                assert all(0 < valkey.command("PTTL", key) <= 1500 for key in keys)
                 return bool(keys) and valkey.command("XLEN", keys[0]) == count
 
             await wait_until_async(published, description="the chunk is published")
         narrator.finish()
         await leader.end()
         (key,) = keys_of(valkey, namespace, "chunks")
-        assert 0 < valkey.command("PTTL", key) <= 400
+        assert 0 < valkey.command("PTTL", key) <= 1500
         await gone(valkey, namespace, "chunks")
 
     async def test_200_readers_in_4_caches_lose_nothing_and_cost_one_call(
@@ -1165,7 +1165,7 @@ class TestFaults:
             # Whether the stream was invalidated cannot be told: it gets a call of its own.
             newcomer = Reader(gateway.stream(QUERY))
             assert await newcomer.end() == SECOND
-            assert asyncio.get_running_loop().time() - began < 1.0  # the socket's timeout is 5
+            assert asyncio.get_running_loop().time() - began < 4.0  # the socket's timeout is 5
         finally:
             valkey.resume()
         narrator.finish()
