@@ -105,6 +105,10 @@ class Flights(Generic[K, T]):
                 flight.key = _Detached()
                 flights[flight.key] = flight
 
+    def forget(self, key: K) -> None:
+        """Like `detach`, for one key."""
+        self.detach(lambda flying: flying == key)
+
     def count(self) -> int:
         """Return how many flights are under way on the running loop."""
         return sum(not flight.task.done() for flight in self._per_loop.current().values())

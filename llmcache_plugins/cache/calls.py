@@ -6,18 +6,16 @@ The callers of one process share flights; what they may not share sends them rou
 from __future__ import annotations
 
 import asyncio
-import operator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.flight import Crew, call_provider
 from llmcache_plugins.cache.job import flight_key
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, WaitTimeout
 from llmcache_plugins.failures import is_own
-from llmcache_plugins.models import Found, Mode, Outcome
+from llmcache_plugins.models import Mode, Outcome
 from llmcache_plugins.singleflight import Flights, GaveUp
 from llmcache_plugins.telemetry import ProviderCalled
 
@@ -43,7 +41,6 @@ class Calls:
     """Gives answers to callers, and knows which are being fetched."""
 
     def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
-        self._repository = repository
         self._config = repository.config
         self._shelf = shelf
         self._crew = Crew(repository, shelf)
@@ -78,11 +75,9 @@ class Calls:
         if job.mode is Mode.REFRESH:
             return await self.call(job.call, job.key, Outcome.MISS)
         try:
-            await self._repository.ready()
-            found = await self._repository.fetch(job.key, budget=Budget(self._config.lookup_budget))
+            opened = await self._shelf.look(job)
         except (RepositoryError, ConfigError):
             return await self.call(job.call, job.key, Outcome.UNAVAILABLE, detail="unavailable")
-        opened = self._shelf.open(job, found) if isinstance(found, Found) else None
         if opened is not None:
             return resolutions.of_entry(job.key, opened.entry, opened.answer)
         return await self.call(job.call, job.key, Outcome.MISS)
@@ -118,12 +113,10 @@ class Calls:
         # Anew each time: which flight is to be joined depends on those that are under way.
         key = flight_key(job, self._flights.is_under_way)
 
-        lost = partial(self._flights.detach, partial(operator.eq, key))
-
         def start() -> Coroutine[Any, Any, Landing]:
             nonlocal has_led
             has_led = True
-            return self._crew.fly(job, tasks, on_lost=lost)
+            return self._crew.fly(job, tasks, on_lost=partial(self._flights.forget, key))
 
         joining = self._flights.join(key, start)
         try:

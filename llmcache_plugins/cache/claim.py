@@ -68,20 +68,18 @@ class Claim:
 
     async def late_lease(self, *, called_at: float) -> Lease | None:
         """Wait for the lease that did not come in time; it is dated back to the provider's call."""
+        lease = None
         for _ in range(2):
             self.ask_later()
-            if self._asking is not None:
-                await asyncio.wait((self._asking,))
-        reply = self._reply
-        if not isinstance(reply, Lease):
-            return None
-        return reply.backdated(max(0.0, self._answered_at - called_at))
+            lease = await self.first_lease()
+        return lease.backdated(max(0.0, self._answered_at - called_at)) if lease is not None else None
 
     async def first_lease(self) -> Lease | None:
         """Wait for the answer to the request that is on its way; None if it is no lease."""
         if self._asking is not None:
             await asyncio.wait((self._asking,))
-        return self._reply if isinstance(self._reply, Lease) else None
+        reply = self._reply
+        return reply if isinstance(reply, Lease) else None
 
     async def keep(self, lease: Lease) -> None:
         """Renew the lease until cancelled, lost, or held for `max_lead`."""

@@ -11,7 +11,6 @@ and raises. One of them is sent at a time; who has seen two come back empty is s
 from __future__ import annotations
 
 import asyncio
-import operator
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,7 +21,7 @@ from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.flight import Crew
 from llmcache_plugins.cache.held import is_held
-from llmcache_plugins.cache.job import CallJob, flight_key
+from llmcache_plugins.cache.job import flight_key
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
 from llmcache_plugins.loops import running_loop
@@ -33,7 +32,7 @@ from llmcache_plugins.singleflight import Flights, GaveUp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llmcache_plugins.cache.job import FlightKey, Landing
+    from llmcache_plugins.cache.job import FlightKey, Job, Landing
     from llmcache_plugins.cache.shelf import Shelf, Stored
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
@@ -49,7 +48,7 @@ _MOST_ATTEMPTS = 2
 class Errand:
     """The right, and the duty, to bring an answer. Belongs to the event loop on which it was given."""
 
-    def __init__(self, job: CallJob, *, patience: float) -> None:
+    def __init__(self, job: Job, *, patience: float) -> None:
         self.key = job.key
         self._loop = asyncio.get_running_loop()
         self._patience = patience
@@ -125,7 +124,7 @@ class Errands:
         """End what nobody waits for any more."""
         await self._flights.aclose()
 
-    async def run(self, job: CallJob, *, tasks: Tasks, may_wait: bool) -> Resolution | Errand:
+    async def run(self, job: Job, *, tasks: Tasks, may_wait: bool) -> Resolution | Errand:
         """Return the answer, or the errand to bring it. Raises `CacheMiss` in mode "read_only" only.
 
         A context that has an errand under way waits for nobody: others may be waiting for it.
@@ -150,19 +149,17 @@ class Errands:
         _given.set((*(one for one in _given.get() if not one.is_over), errand))
         return errand
 
-    async def read(self, job: CallJob) -> Resolution | None:
+    async def read(self, job: Job) -> Resolution | None:
         """Return the stored answer, if there is one and the server says so in time."""
         if job.mode is Mode.REFRESH:
             return None
         try:
-            await self._repository.ready()
-            found = await self._repository.fetch(job.key, budget=Budget(self._config.lookup_budget))
+            opened = await self._shelf.look(job)
         except (RepositoryError, ConfigError):
             return None
-        opened = self._shelf.open(job, found) if found is not None else None
         return resolutions.of_entry(job.key, opened.entry, opened.answer) if opened is not None else None
 
-    async def store(self, job: CallJob, answer: Any) -> Stored:
+    async def store(self, job: Job, answer: Any) -> Stored:
         """Store an answer that nobody was sent for. Never raises; a refusal is counted."""
         encoded = self._shelf.encode(lambda: job.codec.encode(answer))
         refusal = self._shelf.refusal_of(encoded)
@@ -177,16 +174,16 @@ class Errands:
             return self._shelf.refuse(Refusal.WRITE_FAILED)
         return self._shelf.stored(entry, commit.status)
 
-    async def _join(self, job: CallJob, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
-        call = replace(job, call=errand.call)
+    async def _join(self, job: Job, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
+        call = job.calling(errand.call)
         while True:
             key = flight_key(job, self._flights.is_under_way)
-            lost = partial(self._flights.detach, partial(operator.eq, key))
+            lost = partial(self._flights.forget, key)
             with suppress(GaveUp):
                 return await self._flights.join(key, partial(self._crew.fly, call, tasks, on_lost=lost))
 
-    async def _fly(self, job: CallJob, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
-        call = replace(job, call=errand.call)
+    async def _fly(self, job: Job, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
+        call = job.calling(errand.call)
         key = (job.key, object())
         return await self._flights.join(key, lambda: self._crew.fly(call, tasks, may_wait=False))
 

@@ -34,7 +34,11 @@ class Job:
 
     def read(self, encoded: EncodedAnswer) -> Any:
         """Return what was stored as this request wants it. Raises `CorruptEntry`."""
-        raise NotImplementedError
+        return self.codec.decode(encoded)
+
+    def calling(self, call: Callable[[], Awaitable[Any]]) -> CallJob:
+        """Return the same request, with a way to ask the provider."""
+        return CallJob(key=self.key, codec=self.codec, ttl=self.ttl, mode=self.mode, call=call)
 
     @property
     def is_not_stored(self) -> bool:
@@ -52,10 +56,6 @@ class CallJob(Job):
     """A request for an answer; `call` asks the provider."""
 
     call: Callable[[], Awaitable[Any]]
-
-    def read(self, encoded: EncodedAnswer) -> Any:
-        """Return the answer."""
-        return self.codec.decode(encoded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

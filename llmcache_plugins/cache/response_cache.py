@@ -16,7 +16,7 @@ from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.calls import Calls
 from llmcache_plugins.cache.errands import Errand, Errands
 from llmcache_plugins.cache.held import is_held
-from llmcache_plugins.cache.job import CallJob, StreamJob
+from llmcache_plugins.cache.job import CallJob, Job, StreamJob
 from llmcache_plugins.cache.options import CallOptions
 from llmcache_plugins.cache.shelf import Shelf, clock
 from llmcache_plugins.cache.streams import Report, Streamer
@@ -48,9 +48,9 @@ class ResponseCache:
     """A cache for calls that cost money.
 
     Identical calls at one time cost one provider call; later ones are answered from the repository until
-    the policy's TTL is over. Whatever becomes of the repository, the caller gets the provider's answer,
-    at most `lookup_budget` later than without a cache. Usable from any event loop; `async with` connects
-    first and closes at the end.
+    the policy's TTL is over. Whatever becomes of the repository, the caller gets the provider's answer: it
+    waits at most `lookup_budget` before the call and `commit_budget` after it. Usable from any event loop;
+    `async with` connects first and closes at the end.
     """
 
     def __init__(self, repository: ResponseRepository, *, policy: CachePolicy | None = None) -> None:
@@ -177,7 +177,7 @@ class ResponseCache:
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         if key is None:
             return None
-        job = CallJob(key=key, call=_nobody, codec=codec, ttl=self._ttl(options), mode=mode)
+        job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode)
         found: Resolution | Errand | None
         if job.is_not_stored:
             found = await self._errands.read(job)
@@ -204,7 +204,7 @@ class ResponseCache:
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         if key is None or mode is Mode.READ_ONLY:
             return False
-        job = CallJob(key=key, call=_nobody, codec=codec, ttl=self._ttl(options), mode=mode)
+        job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode)
         return not job.is_not_stored and (await self._errands.store(job, answer)).refusal is None
 
     def key_of(
@@ -331,10 +331,6 @@ class ResponseCache:
                 saved_seconds=resolution.seconds_saved,
             )
         )
-
-
-async def _nobody() -> Any:
-    raise NotImplementedError
 
 
 def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:

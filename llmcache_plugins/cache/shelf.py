@@ -108,6 +108,13 @@ class Shelf:
             return None
         return encoded
 
+    async def look(self, job: Job) -> Opened | None:
+        """Return what is stored for a job, within the lookup budget. Raises what the repository raises."""
+        await self._repository.ready()
+        budget = Budget(self._repository.config.lookup_budget)
+        found = await self._repository.fetch(job.key, budget=budget)
+        return self.open(job, found) if found is not None else None
+
     def pack_chunk(self, codec: StreamCodec, chunk: Any) -> bytes | None:
         """Return a chunk of a stream as bytes; None when it has no such form."""
         try:

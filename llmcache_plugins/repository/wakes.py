@@ -11,6 +11,8 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from llmcache_plugins.loops import wait_at_most
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
@@ -37,7 +39,7 @@ class Ear:
 
     async def wait(self, timeout: float) -> None:
         """Wait until something was heard since the last time, at most `timeout` seconds."""
-        await _wait(self.heard, timeout)
+        await wait_at_most(self.heard, timeout)
         self.heard.clear()
 
 
@@ -74,7 +76,7 @@ class Wakes:
             self._attend(channel)
             is_held = self._line is not None and self._line.is_held(channel)
             if not is_held and self._seconds_to_pause() <= 0:
-                await _wait(ear.ready, self._patience)
+                await wait_at_most(ear.ready, self._patience)
                 ear.heard.clear()  # whoever is let in looks for itself first
             yield ear
         finally:
@@ -210,12 +212,6 @@ class _Line:
             for ear in self._ears.get(channel, ()):
                 ear.ready.set()
                 ear.heard.set()
-
-
-async def _wait(event: asyncio.Event, timeout: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout):
-            await event.wait()
 
 
 async def _uncut(sending: Awaitable[object]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import ConfigError, RepositoryError
+from llmcache_plugins.loops import wait_at_most
 
 if TYPE_CHECKING:
     from llmcache_plugins.config import CacheConfig
@@ -95,10 +95,10 @@ class Publisher:
                 self._news.set()
                 await asyncio.sleep(self._config.stream_batch)
             else:
-                await _wait_at_most(self._over, self._config.stream_batch)
+                await wait_at_most(self._over, self._config.stream_batch)
 
     async def _news_within(self, seconds: float) -> bool:
-        await _wait_at_most(self._news, seconds)
+        await wait_at_most(self._news, seconds)
         has_come = self._news.is_set()
         self._news.clear()
         return has_come
@@ -141,12 +141,6 @@ class Publisher:
 def _read(task: asyncio.Task[bool]) -> None:
     if not task.cancelled():
         task.exception()  # whoever waited may be gone; left unread it would be logged as a fault
-
-
-async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 def packed_chunks(data: bytes) -> list[bytes]:

@@ -7,14 +7,13 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache.job import flight_key
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.cache.streams.pump import Pump
 from llmcache_plugins.cache.streams.voyage import Voyage
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, StreamInterrupted, WaitTimeout
 from llmcache_plugins.failures import is_own
-from llmcache_plugins.models import Found, Mode, Outcome
+from llmcache_plugins.models import Mode, Outcome
 from llmcache_plugins.singleflight import Flight, Flights
 from llmcache_plugins.telemetry import ProviderCalled
 
@@ -98,15 +97,12 @@ class Streamer:
 
     async def read_or_open(self, job: StreamJob, report: Report) -> AsyncGenerator[Any, None]:
         """Yield the stored answer's chunks, or the provider's, not stored and shared with nobody."""
-        found: Found | None = None
+        opened = None
         try:
             if job.mode is not Mode.REFRESH:
-                await self._repository.ready()
-                budget = Budget(self._repository.config.lookup_budget)
-                found = await self._repository.fetch(job.key, budget=budget)
+                opened = await self._shelf.look(job)
         except (RepositoryError, ConfigError):
             report.outcome = Outcome.UNAVAILABLE
-        opened = self._shelf.open(job, found) if isinstance(found, Found) else None
         if opened is not None:
             report.outcome, report.entry = Outcome.HIT, opened.entry
             for chunk in opened.answer:
