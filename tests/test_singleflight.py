@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from devmode import DEVMODE, complaints_of
 from faultproxy import FaultProxy
 from waiting import wait_until, wait_until_async
 
@@ -926,11 +927,11 @@ class TestProcesses:
             for turns in range(30):
                 asyncio.run(leaves_at_once())
             """,
-            options=("-X", "dev", "-W", "error"),
+            options=DEVMODE,
         )
         out, err = child.process.communicate(timeout=20)
         assert child.process.returncode == 0, err
-        assert (out, _complaints(err)) == ("", [])
+        assert (out, complaints_of(err)) == ("", [])
 
     def test_nor_does_one_whose_server_is_away(self, children: Callable[..., Child], valkey: Server):
         child = children(
@@ -954,7 +955,7 @@ class TestProcesses:
             for _ in range(2):
                 asyncio.run(main())
             """,
-            options=("-X", "dev", "-W", "error"),
+            options=DEVMODE,
         )
         child.await_ready()
         valkey.pause()
@@ -964,10 +965,4 @@ class TestProcesses:
         child.go()
         _, err = child.process.communicate(timeout=20)
         assert child.process.returncode == 0, err
-        assert not _complaints(err, but="the "), err
-
-
-def _complaints(err: str, *, but: str | None = None) -> list[str]:
-    """The lines of stderr, but for what asyncio's debug mode says of a busy machine."""
-    lines = [line for line in err.splitlines() if not (line.startswith("Executing <") and " took " in line)]
-    return [line for line in lines if but is None or not line.startswith(but)]
+        assert all(line.startswith("the ") for line in complaints_of(err)), err

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio as aioredis
 import trustme
+from devmode import DEVMODE, complaints_of
 from entries import answer_in, entry_of, key_of
 from faultproxy import FaultProxy
 from redis.asyncio.cluster import RedisCluster
@@ -938,7 +939,7 @@ def run_child(program: str, server: Server | Cluster, namespace: str) -> str:
     path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", ""), str(Path(tests).parent)])
     done = subprocess.run(
         [
-            *(sys.executable, "-X", "dev", "-W", "error", "-c", PROLOGUE + textwrap.dedent(program)),
+            *(sys.executable, *DEVMODE, "-c", PROLOGUE + textwrap.dedent(program)),
             *(server.url, namespace),
         ],
         env={**os.environ, "PYTHONPATH": path},
@@ -948,7 +949,7 @@ def run_child(program: str, server: Server | Cluster, namespace: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert not complaints_of(done.stderr)
     return done.stdout
 
 
