@@ -9,7 +9,9 @@ import pytest
 from waiting import wait_until_async
 
 from llmcache_plugins import CacheMiss, InferenceGateway, Outcome, ResponseCache
+from llmcache_plugins.answers import PlainCodec
 from llmcache_plugins.cache.errands import Errand
+from llmcache_plugins.policy import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -101,6 +103,35 @@ class TestSharing:
         assert not isinstance(found, Errand)
         assert (found.answer, found.outcome) == ("an answer", Outcome.HIT)
         assert (await cache.stats()).outcomes == {Outcome.MISS: 1, Outcome.HIT: 1}
+
+    async def test_an_answer_may_be_brought_as_bytes(self, caches: Callable[..., ResponseCache]):
+        here, there = caches(), caches()
+        sent = await errand(here)
+        others = [asking(here), asking(there)]
+        for other in others:
+            await waits(other)
+        encoded = PlainCodec().encode(["an answer"])
+        await sent.fulfil(encoded)
+        assert await asyncio.gather(*others) == [["an answer"]] * 2
+        assert await here.put({"q": "another"}, encoded)
+        assert await ask(there, {"q": "another"}) == ["an answer"]
+
+    async def test_an_answer_that_cannot_be_stored_is_nobody_else_s(
+        self, caches: Callable[..., ResponseCache]
+    ):
+        here, there = caches(), caches()
+        sent = await errand(here)
+        others = [asking(here) for _ in range(3)] + [asking(there) for _ in range(3)]
+        for other in others:
+            await waits(other)
+
+        async def bring(other: asyncio.Task[Errand]) -> None:
+            await (await other).fulfil(object())
+
+        await sent.fulfil(object())
+        await asyncio.wait_for(asyncio.gather(*map(bring, others)), 5)
+        refusals = (await here.stats()).refusals + (await there.stats()).refusals
+        assert refusals == {Refusal.NO_CODEC: 7}
 
 
 class TestEmptyHands:
@@ -240,7 +271,7 @@ class TestLeaving:
                 task.result().abandon()
             await asyncio.wait((task,))
         await wait_until_async(lambda: not leases(valkey, namespace), description="no lease is left")
-        assert cache.in_flight() == 0
+        await wait_until_async(lambda: not cache.in_flight(), description="nothing is under way")
 
     async def test_after_an_invalidation_newcomers_do_not_wait_for_the_old_errand(
         self, caches: Callable[..., ResponseCache]
@@ -253,6 +284,19 @@ class TestLeaving:
         await sent.fulfil("old")
         await second.fulfil("new")
         assert await ask(cache) == "new"
+
+
+class TestBypass:
+    async def test_what_is_not_to_be_cached_is_counted(self, caches: Callable[..., ResponseCache]):
+        cache = caches()
+        assert await cache.acquire({"q": object()}) is None
+        assert await cache.acquire(QUERY, mode="off") is None
+        cache.bypass("names an object")
+        assert (await cache.stats()).outcomes == {Outcome.BYPASS: 3}
+        with pytest.raises(CacheMiss, match="names an object"):
+            cache.bypass("names an object", mode="read_only")
+        with pytest.raises(CacheMiss):
+            caches(mode="read_only").bypass("names an object")
 
 
 class TestModes:

@@ -1433,6 +1433,29 @@ class TestModes:
         assert narrator.streams == 2
 
 
+class TestOnHit:
+    async def test_who_asks_is_told_of_a_stored_answer_before_its_first_chunk(
+        self, valkey: Server, namespace: str
+    ):
+        async def provider() -> AsyncGenerator[str, None]:
+            for chunk in CHUNKS:
+                yield chunk
+
+        for options in ({}, {"ttl": 0}):
+            told: list[Any] = []
+            async with ResponseCache.from_url(valkey.url, namespace=namespace, **PATIENT) as cache:
+                asked = {"q": "x"}
+                async for _ in cache.stream(asked, provider, on_hit=told.append):
+                    pass
+                told.clear()
+                async for _ in cache.stream(asked, provider, on_hit=told.append, **options):
+                    assert [(hit.outcome, hit.answer) for hit in told] == [(Outcome.HIT, None)]
+                    assert told[0].age >= 0
+                async for _ in cache.stream({"q": options}, provider, on_hit=told.append):
+                    pass
+                assert len(told) == 1
+
+
 class TestBesideResolve:
     @pytest.mark.parametrize("where", [0, 1])
     async def test_a_resolve_caller_waits_for_the_whole_of_a_stream(

@@ -25,14 +25,15 @@ from llmcache_plugins.cache.job import flight_key
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
 from llmcache_plugins.loops import running_loop
-from llmcache_plugins.models import Mode
+from llmcache_plugins.models import EncodedAnswer, Mode
 from llmcache_plugins.policy import Refusal
 from llmcache_plugins.singleflight import Flights, GaveUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llmcache_plugins.cache.job import FlightKey, Job, Landing
+    from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.cache.job import CallJob, FlightKey, Job, Landing
     from llmcache_plugins.cache.shelf import Shelf, Stored
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
@@ -62,7 +63,10 @@ class Errand:
         return self._brought.done()
 
     async def fulfil(self, answer: Any) -> None:
-        """Bring the answer; it is stored when this returns, or is being stored. Never raises."""
+        """Bring the answer, or its `EncodedAnswer`; it is stored or being stored when this returns.
+
+        Never raises. An answer that cannot be stored is counted, and the others are sent themselves.
+        """
         if not self._brought.done():
             self._brought.set_result(answer)
         if self.ride is not None:
@@ -131,14 +135,20 @@ class Errands:
         """
         since = clock()
         may_wait = may_wait and not is_held() and all(errand.is_over for errand in _given.get())
-        for attempt in (*(["share"] * _MOST_ATTEMPTS if may_wait else []), "apart"):
+        for attempt in range(_MOST_ATTEMPTS + 1):
+            shares = may_wait and attempt < _MOST_ATTEMPTS
             errand = Errand(job, patience=self._config.max_lead)
-            ride = self._join(job, errand, tasks) if attempt == "share" else self._fly(job, errand, tasks)
+            ride = self._join(job, errand, tasks) if shares else self._fly(job, errand, tasks)
             ended = await self._wait_for(errand, tasks.spawn(ride))
             if ended is None:
                 break
             landing, led = ended
-            if landing is not None and (led or landing.serves(since=since)):
+            if landing is None:
+                continue
+            if landing.encoded is None:
+                # Its objects are those of whoever brought them.
+                may_wait = False
+            elif led or landing.serves(since=since):
                 return resolutions.of_landing(job.key, landing, codec=job.codec, led=led)
         else:
             # Nobody could be asked about it: a rate limit that others were told of, for one.
@@ -160,8 +170,8 @@ class Errands:
         return resolutions.of_entry(job.key, opened.entry, opened.answer) if opened is not None else None
 
     async def store(self, job: Job, answer: Any) -> Stored:
-        """Store an answer that nobody was sent for. Never raises; a refusal is counted."""
-        encoded = self._shelf.encode(lambda: job.codec.encode(answer))
+        """Store an answer, encoded or not, that nobody was sent for. Never raises; a refusal is counted."""
+        encoded = self._shelf.encode(lambda: _Brought(job.codec).encode(answer))
         refusal = self._shelf.refusal_of(encoded)
         if encoded is None or refusal is not None:
             return self._shelf.refuse(refusal or Refusal.NO_CODEC)
@@ -175,7 +185,7 @@ class Errands:
         return self._shelf.stored(entry, commit.status)
 
     async def _join(self, job: Job, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
-        call = job.calling(errand.call)
+        call = _calling(job, errand)
         while True:
             key = flight_key(job, self._flights.is_under_way)
             lost = partial(self._flights.forget, key)
@@ -183,7 +193,7 @@ class Errands:
                 return await self._flights.join(key, partial(self._crew.fly, call, tasks, on_lost=lost))
 
     async def _fly(self, job: Job, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
-        call = job.calling(errand.call)
+        call = _calling(job, errand)
         key = (job.key, object())
         return await self._flights.join(key, lambda: self._crew.fly(call, tasks, may_wait=False))
 
@@ -205,3 +215,19 @@ class Errands:
             raise
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a provider's, asked by another
             return None, False
+
+
+class _Brought:
+    """A codec for answers that may come encoded already."""
+
+    def __init__(self, codec: AnswerCodec) -> None:
+        self.kind = codec.kind
+        self.decode = codec.decode
+        self._codec = codec
+
+    def encode(self, answer: Any) -> EncodedAnswer:
+        return answer if isinstance(answer, EncodedAnswer) else self._codec.encode(answer)
+
+
+def _calling(job: Job, errand: Errand) -> CallJob:
+    return replace(job, codec=_Brought(job.codec)).calling(errand.call)

@@ -133,6 +133,8 @@ class ResponseCache:
         *,
         codec: StreamCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
+        may_wait: bool = True,
+        on_hit: Callable[[Resolution], None] | None = None,
         face: Face = Face.CACHE,
         **options: Unpack[CallOptions],
     ) -> AsyncGenerator[Any, None]:
@@ -142,17 +144,22 @@ class ResponseCache:
         on while it is under way, at its own pace, in whatever process. A stream is stored when the provider
         has ended it; one that breaks off, on either side, is not, and raises `StreamInterrupted` for a
         reader in another process that was given chunks already.
+
+        `may_wait` is False for who must not wait for a call of others; `on_hit` is told of a stored answer
+        (without the answer itself) before its first chunk.
         """
         started, mode = clock(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         report = Report()
+        if on_hit is not None and key is not None:
+            report.on_hit = lambda entry: on_hit(resolutions.of_entry(key, entry, None))
         if key is None:
             chunks, report.outcome = open_stream(), Outcome.BYPASS
         else:
             job = StreamJob(
                 key=key, query=query, open=open_stream, codec=codec, ttl=self._ttl(options), mode=mode
             )
-            chunks = self._read(job, report)
+            chunks = self._read(job, report, may_wait=may_wait)
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -176,6 +183,7 @@ class ResponseCache:
         started, mode = clock(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         if key is None:
+            self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, seconds=clock() - started)
             return None
         job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode)
         found: Resolution | Errand | None
@@ -187,6 +195,15 @@ class ResponseCache:
         self._count(resolution, face=face, seconds=clock() - started)
         return found
 
+    def bypass(self, reason: str, *, face: Face = Face.CACHE, **options: Unpack[CallOptions]) -> None:
+        """Count a call that must not be cached, for a reason that only its face knows.
+
+        Raises `CacheMiss` in mode "read_only".
+        """
+        if self._mode(options) is Mode.READ_ONLY:
+            raise CacheMiss(f"such a request is never stored: it {reason}")
+        self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, seconds=0.0)
+
     async def put(
         self,
         query: Any,
@@ -196,7 +213,7 @@ class ResponseCache:
         scope: Mapping[str, object] | None = None,
         **options: Unpack[CallOptions],
     ) -> bool:
-        """Store an answer that came from elsewhere; return whether it is stored, or being stored.
+        """Store an answer that came from elsewhere, encoded or not; return whether it is stored, or will be.
 
         What the policy does not admit is counted and not stored.
         """
@@ -311,10 +328,11 @@ class ResponseCache:
             return await self._calls.read_or_call(job)
         return await self._calls.resolve(job, tasks=self._tasks.current(), may_wait=not is_held())
 
-    def _read(self, job: StreamJob, report: Report) -> AsyncGenerator[Any, None]:
+    def _read(self, job: StreamJob, report: Report, *, may_wait: bool) -> AsyncGenerator[Any, None]:
         if job.is_not_stored:
             return self._streams.read_or_open(job, report)
-        return self._streams.read(job, report, tasks=self._tasks.current(), may_wait=not is_held())
+        may_wait = may_wait and not is_held()
+        return self._streams.read(job, report, tasks=self._tasks.current(), may_wait=may_wait)
 
     def _detach(self, matches: Callable[[CacheKey], bool]) -> None:
         self._calls.detach(matches)

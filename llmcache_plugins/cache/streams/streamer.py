@@ -41,6 +41,13 @@ class Report:
         self.outcome = Outcome.MISS
         self.entry: Entry | None = None
         """The stored answer, of a hit."""
+        self.on_hit: Callable[[Entry], None] = lambda _: None
+        """Called before the first chunk of a stored answer."""
+
+    def found(self, entry: Entry) -> None:
+        """Note that the answer was stored."""
+        self.outcome, self.entry = Outcome.HIT, entry
+        self.on_hit(entry)
 
 
 class Streamer:
@@ -88,11 +95,10 @@ class Streamer:
                 if led:
                     flight.cargo = voyage
                 rider = _Rider(job, flight, led=led, since=since, is_last=not shares)
-                async with aclosing(rider.ride(patience=None if led else self._patience)) as chunks:
+                async with aclosing(rider.ride(report, patience=None if led else self._patience)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             if rider.is_served:
-                rider.report_to(report)
                 return
 
     async def read_or_open(self, job: StreamJob, report: Report) -> AsyncGenerator[Any, None]:
@@ -104,7 +110,7 @@ class Streamer:
         except (RepositoryError, ConfigError):
             report.outcome = Outcome.UNAVAILABLE
         if opened is not None:
-            report.outcome, report.entry = Outcome.HIT, opened.entry
+            report.found(opened.entry)
             for chunk in opened.answer:
                 yield chunk
             return
@@ -134,8 +140,8 @@ class _Rider:
         self._given = 0
         self.is_served = False
 
-    async def ride(self, *, patience: float | None) -> AsyncGenerator[Any, None]:
-        """Yield the chunks. Ends without `is_served` if another flight must be taken.
+    async def ride(self, report: Report, *, patience: float | None) -> AsyncGenerator[Any, None]:
+        """Yield the chunks and say how they came about. Without `is_served` another flight must be taken.
 
         Raises `WaitTimeout` when none has come within `patience` seconds.
         """
@@ -148,17 +154,15 @@ class _Rider:
                     yield given
         if self._must_change(self._flight.task) or not await self._is_welcome():
             return
-        if (opened := self._voyage.opened) is not None and not self._given:
+        outcome, opened = self._voyage.outcome, self._voyage.opened
+        if outcome is Outcome.HIT and opened is not None:
+            report.found(opened.entry)
+        else:
+            report.outcome = outcome if self._led else Outcome.COALESCED
+        if opened is not None and not self._given:
             for given in opened.answer if self._led else self._job.read(opened.entry.answer):
                 yield given
         self.is_served = True
-
-    def report_to(self, report: Report) -> None:
-        """Say how the stream came about."""
-        outcome = self._voyage.outcome
-        opened = self._voyage.opened
-        report.outcome = outcome if self._led or outcome is Outcome.HIT else Outcome.COALESCED
-        report.entry = opened.entry if opened is not None else None
 
     async def _is_welcome(self) -> bool:
         return self._led or self._given > 0 or await self._voyage.is_valid_for(self._since)
