@@ -366,7 +366,7 @@ async def test_a_replayed_chat_hits(with_ids: bool, monkeypatch: pytest.MonkeyPa
     assert (cache.hits, len(cache.answers)) == (0, 3)
     again = await _chat(model)
     assert (cache.hits, len(cache.answers)) == (3, 3)
-    assert [message.text for message in first] == [message.text for message in again]
+    assert [message.content for message in first] == [message.content for message in again]
     assert "total_cost" in str(again[-1])
 
 
@@ -423,6 +423,8 @@ NOISE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("noise", NOISE, ids=str)
 async def test_settings_that_cannot_change_an_answer(noise: dict[str, Any]) -> None:
+    if "stream_chunk_timeout" in noise and "stream_chunk_timeout" not in ChatOpenAI.model_fields:
+        pytest.skip("this langchain-openai has no stream_chunk_timeout")
     headers = {"default_headers": {}} if "default_headers" in noise else {}
     assert await of_model(openai(**noise)) == await of_model(openai(**headers))
 
@@ -446,7 +448,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"logprobs": True},
     {"reasoning_effort": "high"},
     {"use_responses_api": True},
-    {"output_version": "v1"},
+    {"output_version": "responses/v1"},
 ]
 
 
@@ -890,21 +892,6 @@ def test_a_reason_quotes_nothing(llm_string: str) -> None:
     reason = bypass_reason(llm_string)
     assert reason in {NAMES_AN_OBJECT, SERVER_SIDE_STATE, UNDESCRIBED_SETTING}
     assert KEY not in str(reason)
-
-
-# --- The module ---------------------------------------------------------------------------------------------
-
-
-def test_the_module_needs_no_langchain() -> None:
-    # By its path: the folder's own __init__ may well import LangChain.
-    code = (
-        "import importlib.util, sys; "
-        f"spec = importlib.util.spec_from_file_location('keys', {keys.__file__!r}); "
-        "spec.loader.exec_module(importlib.util.module_from_spec(spec)); "
-        "print([name for name in sys.modules if 'langchain' in name])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 # --- Golden vectors -----------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec, mark_hit
 from llmcache_plugins.answers import AnswerCodec
 from llmcache_plugins.errors import CorruptEntry, UnstorableAnswer
-from llmcache_plugins.models import EncodedAnswer, Outcome, Usage
+from llmcache_plugins.models import EncodedAnswer, Outcome, Resolution, Usage
 from llmcache_plugins.policy import Refusal, admit
 from llmcache_plugins.testing.provider_server import Behaviour, ProviderServer, clean_eof, truncated
 
@@ -654,9 +654,13 @@ def test_no_caller_sees_what_another_does_to_its_answer():
 # --- Hits ------------------------------------------------------------------------------------------------
 
 
+def hit(*, age: float = 0.0, cache_status: str = "") -> Resolution:
+    return Resolution(answer=None, outcome=Outcome.HIT, key=None, age=age, cache_status=cache_status)
+
+
 def test_a_hit_says_so_in_its_message():
     returned = again(chat(response_metadata={"model_name": "m"}), chat(), Generation(text="Hi"))
-    mark_hit(returned, outcome=Outcome.HIT, age=2.5, cache_status="llmcache; hit", zero_usage=False)
+    mark_hit(returned, hit(age=2.5, cache_status="llmcache; hit"), zero_usage=False)
     mark = {"outcome": "hit", "age": 2.5, "cache_status": "llmcache; hit"}
     assert returned[0].message.response_metadata == {"model_name": "m", "llmcache": mark}
     assert returned[1].message.response_metadata["llmcache"] == mark
@@ -669,7 +673,7 @@ def test_a_hit_says_so_in_its_message():
 
 def test_a_hit_can_be_stored_again():
     returned = again(chat())
-    mark_hit(returned, outcome=Outcome.HIT, age=2.5, cache_status="", zero_usage=True)
+    mark_hit(returned, hit(age=2.5), zero_usage=True)
     assert same(again(*returned), returned)
 
 
@@ -684,8 +688,8 @@ def test_usage_is_zeroed_only_on_request():
         [chat(usage_metadata=usage, response_metadata={"token_usage": {"total_tokens": 7}})]
     )
     kept, zeroed = CODEC.decode(encoded), CODEC.decode(encoded)
-    mark_hit(kept, outcome="hit", age=0.0, cache_status="", zero_usage=False)
-    mark_hit(zeroed, outcome="hit", age=0.0, cache_status="", zero_usage=True)
+    mark_hit(kept, hit(), zero_usage=False)
+    mark_hit(zeroed, hit(), zero_usage=True)
     assert kept[0].message.usage_metadata == usage
     assert zeroed[0].message.usage_metadata == {**NO_TOKENS, "input_token_details": {"cache_read": 0}}
     assert zeroed[0].message.response_metadata["token_usage"] == {"total_tokens": 7}
@@ -890,7 +894,6 @@ def test_an_entry_of_another_kind_is_corrupt(kind):
         ("tool_calls", [{}]),
         ("tool_calls", [{"name": "f", "args": {1: 2}, "id": "1"}]),
         ("invalid_tool_calls", [{}]),
-        ("usage_metadata", None),
         ("usage_metadata", {}),
         ("id", 1),
         ("unknown", 1),

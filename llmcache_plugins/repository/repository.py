@@ -85,6 +85,16 @@ class ResponseRepository:
         if url is None and client is None:
             _log.info("no Redis URL: answers are kept by a server on this machine, for this user only")
 
+    @property
+    def address(self) -> str | None:
+        """The URL of the server without user, password and query; None for a client of the caller's."""
+        return self._target.address if self._target is not None else None
+
+    @property
+    def hides_credentials(self) -> bool:
+        """Whether the server's URL has a user, a password or a query, which `address` lacks."""
+        return self._target is not None and self._target.hides_credentials
+
     # -- reading ---------------------------------------------------------------------------------------
 
     async def fetch(self, key: CacheKey, *, budget: Budget | None = None) -> Found | None:

@@ -33,6 +33,19 @@ class Target:
     def __repr__(self) -> str:
         return f"Target({self.kind}, {redact(self.url) or self.directory})"
 
+    @property
+    def address(self) -> str:
+        """A URL of the same place, fit to be shown: without user, password and query."""
+        if self.kind == "embedded":
+            return f"embedded://{self.directory or ''}"
+        scheme, separator, rest = redact(self.url).partition("://")
+        return f"{scheme}{'+cluster' if self.kind == 'cluster' else ''}{separator}{rest}"
+
+    @property
+    def hides_credentials(self) -> bool:
+        """Whether `address` lacks something of the URL."""
+        return bool(self.url) and redact(self.url) != self.url
+
 
 def redact(url: str) -> str:
     """Return a URL fit to be shown: without user, password and query."""

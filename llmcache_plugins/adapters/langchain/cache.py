@@ -1,18 +1,19 @@
 """`LangChainCache`: LangChain's `BaseCache` on a `ResponseCache`.
 
-Owns which of LangChain's signals says that a call has ended, and the synchronous half. What makes two calls
-equal is in `keys`, how answers are kept in `values`; nothing the cache does raises into the application,
-except `CacheMiss` in mode "read_only" and a `clear` that was not acknowledged.
+Owns which of LangChain's signals says that a call has ended. What makes two calls equal is in `keys`, how
+answers are kept in `values`; nothing the cache does raises into the application, except `CacheMiss` in mode
+"read_only" and a `clear` that was not acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
+from weakref import WeakValueDictionary
 
 try:
     from langchain_core.caches import BaseCache
@@ -21,12 +22,13 @@ try:
 except ImportError as error:
     raise ImportError('LangChainCache needs LangChain: pip install "llmcache-plugins[langchain]"') from error
 
-from llmcache_plugins.adapters.background import BackgroundLoop
 from llmcache_plugins.adapters.langchain.keys import bypass_reason, request_of
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec, mark_hit
+from llmcache_plugins.adapters.sync_half import SyncHalf
+from llmcache_plugins.adapters.under_way import abandon, is_under_way, note
 from llmcache_plugins.cache import Errand, ResponseCache
-from llmcache_plugins.errors import CacheMiss
-from llmcache_plugins.loops import PerLoop, running_loop
+from llmcache_plugins.errors import CacheMiss, UnstorableAnswer
+from llmcache_plugins.loops import PerLoop
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
@@ -35,12 +37,12 @@ if TYPE_CHECKING:
 
     from langchain_core.outputs import Generation
 
-    from llmcache_plugins.config import CacheSettings
+    from llmcache_plugins.config import CacheConfig, CacheSettings
     from llmcache_plugins.models import Resolution
     from llmcache_plugins.policy import CachePolicy
     from llmcache_plugins.telemetry import Observer
 
-__all__ = ["LangChainCache"]
+__all__ = ["LangChainCache", "known_cache"]
 
 _log = logging.getLogger("llmcache_plugins")
 _CODEC = GenerationsCodec()
@@ -48,8 +50,17 @@ _CODEC = GenerationsCodec()
 LONGEST_LEAD = 120.0
 """Seconds for which others wait for a call that LangChain makes: not every end of one is shown to a cache."""
 
-_under_way: ContextVar[tuple[Errand, ...]] = ContextVar("llmcache_langchain_errands", default=())
-"""The calls that this context was sent to make."""
+
+_known: WeakValueDictionary[tuple[str, str, str], LangChainCache] = WeakValueDictionary()
+
+
+def known_cache(address: str, config: CacheConfig) -> LangChainCache | None:
+    """Return the cache of this process for a server and a namespace, the youngest of several."""
+    return _known.get(_place_of(address, config))
+
+
+def _place_of(address: str, config: CacheConfig) -> tuple[str, str, str]:
+    return address, config.prefix, config.namespace
 
 
 class LangChainCache(BaseCache):
@@ -66,10 +77,12 @@ class LangChainCache(BaseCache):
 
     def __init__(self, cache: ResponseCache, *, zero_usage: bool = False) -> None:
         self.cache = cache
-        self._zero_usage = zero_usage
+        self.zero_usage = zero_usage
+        self.sync = SyncHalf(cache)
         self._errands: PerLoop[dict[Any, list[Errand]]] = PerLoop(dict)
-        self._background = BackgroundLoop(at_end=cache.aclose)
         self._complaints: set[str] = set()
+        if (address := cache.repository.address) is not None:
+            _known[_place_of(address, cache.config)] = self
 
     @classmethod
     def from_url(
@@ -90,14 +103,14 @@ class LangChainCache(BaseCache):
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the stored generations, fresh objects each time; None means: call, and then update."""
-        errand, found = await self._acquire(prompt, llm_string, may_wait=not _is_under_way())
-        if errand is not None:
-            _note(errand)
+        found = await self._acquire(prompt, llm_string, not is_under_way())
+        if isinstance(found, Errand):
+            note(found)
             # Chat models look up and call in a task for each prompt: its end is the end of the call.
             task = asyncio.current_task()
             if task is not None:
-                task.add_done_callback(lambda ended: _abandon_after(errand, ended))
-        return found
+                task.add_done_callback(partial(_abandon_after, found))
+        return self._answer_of(found)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Store generations and wake who waits for them."""
@@ -110,77 +123,61 @@ class LangChainCache(BaseCache):
     async def aclose(self) -> None:
         """Close the connections of the running loop, and stop the background thread."""
         await self.cache.aclose()
-        await asyncio.to_thread(self._background.stop)
+        await asyncio.to_thread(self.sync.stop)
 
     # -- synchronous -----------------------------------------------------------------------------------
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Like `alookup`. In the thread of a running loop it waits for no call, only for a lookup."""
-        on_a_loop = running_loop() is not None
-        may_wait = not on_a_loop and not _is_under_way()
-        looking = self._background.submit(self._acquire(prompt, llm_string, may_wait=may_wait))
-        config = self.cache.config
-        longest = config.lookup_budget if on_a_loop else config.follow_for
-        try:
-            errand, found = looking.result(longest + config.connect_timeout)
-        except concurrent.futures.TimeoutError:
-            looking.add_done_callback(_abandon_late)
-            return None
-        if errand is not None:
-            _note(errand)
-        return found
+        return self._answer_of(self.sync.acquire(partial(self._acquire, prompt, llm_string)))
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
         """Like `aupdate`."""
-        updating = self._background.submit(self._update(prompt, llm_string, list(return_val)))
-        longest = 0.0 if running_loop() is not None else self.cache.config.commit_budget
-        with suppress(concurrent.futures.TimeoutError):
-            updating.result(longest + self.cache.config.lookup_budget)
+        self.sync.store(self._update(prompt, llm_string, list(return_val)))
 
     def clear(self, **_kwargs: Any) -> None:
         """Like `aclear`."""
-        self._background.submit(self.cache.clear()).result()
+        self.sync.run(self.cache.clear())
 
     def close(self) -> None:
         """Stop the background thread and close its connections."""
-        self._background.stop()
+        self.sync.stop()
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    async def _acquire(
-        self, prompt: str, llm_string: str, *, may_wait: bool
-    ) -> tuple[Errand | None, list[Generation] | None]:
+    async def _acquire(self, prompt: str, llm_string: str, may_wait: bool) -> Resolution | Errand | None:
         try:
             if (reason := bypass_reason(llm_string)) is not None:
-                self._complain(f"LangChain calls are not cached: {reason}")
-                return None, None
+                self.complain(f"a call of LangChain is not cached: its model {reason}")
+                self.cache.bypass(reason, face=Face.LANGCHAIN)
+                return None
             request = request_of(prompt, llm_string)
             found = await self.cache.acquire(request, codec=_CODEC, may_wait=may_wait, face=Face.LANGCHAIN)
         except CacheMiss:
             raise
         except Exception as error:  # noqa: BLE001 - a guest in the application's call: whatever it is
-            self._complain(f"a lookup for LangChain failed ({type(error).__name__})")
-            return None, None
+            self.complain(f"a lookup for LangChain failed ({type(error).__name__})")
+            return None
         if isinstance(found, Errand):
             self._remember(found)
-            return found, None
-        # LangChain takes an empty list for a hit, and fails on it.
-        return None, self._marked(found) if found is not None and found.answer else None
+        return found
 
     async def _update(self, prompt: str, llm_string: str, generations: list[Generation]) -> None:
         try:
             if bypass_reason(llm_string) is not None:
                 return
             request = request_of(prompt, llm_string)
-            # Before anything is awaited: the application goes on to change its message.
-            answer = _CODEC.encode(generations)
+            answer: Any = generations
+            with suppress(UnstorableAnswer):
+                # Before anything is awaited: the application goes on to change its message.
+                answer = _CODEC.encode(generations)
             errand = self._take(self.cache.key_of(request, codec=_CODEC))
             if errand is not None:
-                await errand.fulfil(_CODEC.decode(answer))
+                await errand.fulfil(answer)
             else:
-                await self.cache.put(request, _CODEC.decode(answer), codec=_CODEC)
+                await self.cache.put(request, answer, codec=_CODEC)
         except Exception as error:  # noqa: BLE001 - the answer is paid for: nothing may stand in its way
-            self._complain(f"an answer of LangChain was not stored ({type(error).__name__})")
+            self.complain(f"an answer of LangChain was not stored ({type(error).__name__})")
 
     def _remember(self, errand: Errand) -> None:
         errands = self._errands.current()
@@ -194,18 +191,15 @@ class LangChainCache(BaseCache):
             self._errands.current()[key] = under_way
         return under_way[0] if under_way else None
 
-    def _marked(self, resolution: Resolution) -> list[Generation]:
-        generations: list[Generation] = resolution.answer
-        mark_hit(
-            generations,
-            outcome=resolution.outcome,
-            age=resolution.age,
-            cache_status=resolution.cache_status,
-            zero_usage=self._zero_usage,
-        )
+    def _answer_of(self, found: Resolution | Errand | None) -> list[Generation] | None:
+        # LangChain takes an empty list for a hit, and fails on it.
+        if found is None or isinstance(found, Errand) or not found.answer:
+            return None
+        generations: list[Generation] = found.answer
+        mark_hit(generations, found, zero_usage=self.zero_usage)
         return generations
 
-    def _complain(self, text: str) -> None:
+    def complain(self, text: str) -> None:
         """Say each thing once."""
         if text not in self._complaints and len(self._complaints) < 100:
             self._complaints.add(text)
@@ -235,8 +229,7 @@ class _Failures(BaseCallbackHandler):
     run_inline = True
 
     def on_llm_error(self, error: BaseException, **_kwargs: Any) -> None:
-        for errand in _under_way.get():
-            errand.abandon(error)
+        abandon(error)
 
 
 register_configure_hook(
@@ -245,22 +238,5 @@ register_configure_hook(
 )
 
 
-def _is_under_way() -> bool:
-    return any(not errand.is_over for errand in _under_way.get())
-
-
-def _note(errand: Errand) -> None:
-    _under_way.set((*(one for one in _under_way.get() if not one.is_over), errand))
-
-
 def _abandon_after(errand: Errand, ended: asyncio.Task[Any]) -> None:
     errand.abandon(None if ended.cancelled() else ended.exception())
-
-
-def _abandon_late(looking: concurrent.futures.Future[tuple[Errand | None, Any]]) -> None:
-    if (
-        not looking.cancelled()
-        and looking.exception() is None
-        and (errand := looking.result()[0]) is not None
-    ):
-        errand.abandon()

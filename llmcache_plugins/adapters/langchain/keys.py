@@ -1,8 +1,8 @@
 """What LangChain's two key strings mean: one canonical request, the same for all their spellings.
 
-Owns the reading of `prompt` and `llm_string`, as `BaseCache.lookup` gets them, and which of their parts
-cannot change an answer. Knows nothing of digests, and imports nothing of LangChain: what it reads is text
-that LangChain wrote, and text is all it hands on.
+Owns the reading of `prompt` and `llm_string`, as `BaseCache.lookup` gets them; which of their parts cannot
+change an answer is in `normal`. Knows nothing of digests, and imports nothing of LangChain: what it reads is
+text that LangChain wrote, and text is all it hands on.
 
     prompt      a chat: json.dumps of the messages, each {"lc", "type", "id": [.., class], "kwargs"};
                 a completion: the prompt itself
@@ -10,9 +10,8 @@ that LangChain wrote, and text is all it hands on.
                 str(sorted(settings and arguments)) for models that are not serialisable, completions too
                 (langchain-core, language_models/chat_models.py `_get_llm_string`, llms.py `get_prompts`)
 
-Two mistakes are possible here and they are not alike, as in `signature`. So what is left out are closed
-lists, each name with its reason, and a string is taken apart only if writing it again gives the very same
-string. All else is a text, and texts differ where a character does.
+Two mistakes are possible here and they are not alike, as in `signature`. So a string is taken apart only if
+writing it again gives the very same string. All else is a text, and texts differ where a character does.
 """
 
 from __future__ import annotations
@@ -23,7 +22,13 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from llmcache_plugins.signature import LEFT_OUT_HEADERS
+from llmcache_plugins.adapters.langchain.normal import (
+    CONNECTIONS,
+    DELIVERY,
+    MACHINERY,
+    normal_message,
+    significant,
+)
 
 __all__ = [
     "NAMES_AN_OBJECT",
@@ -33,74 +38,17 @@ __all__ = [
     "request_of",
 ]
 
-NAMES_AN_OBJECT: Final = "names an object of this process; use cached(model)"
+NAMES_AN_OBJECT: Final = "names an object of this process; use cached(model, cache)"
 """A class or an address: an equal name in another process, or after a deploy, may be another object."""
 
 SERVER_SIDE_STATE: Final = "continues a state that the provider keeps"
 """What is answered then depends on what the provider was asked before; the messages do not tell."""
 
-UNDESCRIBED_SETTING: Final = "has a setting that LangChain does not describe; use cached(model)"
+UNDESCRIBED_SETTING: Final = "has a setting that LangChain does not describe; use cached(model, cache)"
 """LangChain deletes the repr of objects among a model's settings: models with different ones look alike."""
-
-# How long to try and how the answer travels, as settings of a model and as arguments of a call; the first
-# five are `signature.LEFT_OUT`'s too. langchain-openai: `stream_usage`, `stream_chunk_timeout`;
-# langchain-anthropic: `default_request_timeout`; langchain-core, BaseChatModel: `disable_streaming`.
-_DELIVERY = frozenset(
-    {
-        "max_retries",
-        "request_timeout",
-        "stream",
-        "stream_options",
-        "timeout",
-        "default_request_timeout",
-        "disable_streaming",
-        "stream_chunk_timeout",
-        "stream_usage",
-        "streaming",
-    }
-)
-# Fields of every Runnable and BaseLanguageModel (langchain-core, language_models/base.py): for traces, never
-# sent. Only in a constructor: as an argument of a call, or in the settings of a model that is not
-# serialisable, the same words may mean anything.
-_MACHINERY = frozenset({"cache", "callbacks", "metadata", "name", "tags", "verbose"})
-# Objects that connect or vouch, and choose nothing. What they are made from are settings of their own.
-_CONNECTIONS = frozenset(
-    {
-        "async_client",
-        "azure_ad_async_token_provider",
-        "azure_ad_token_provider",
-        "client",
-        "credentials",
-        "http_async_client",
-        "http_client",
-        "rate_limiter",
-    }
-)
-# langchain-openai and langchain-anthropic, langchain-openai's calls, langchain-google-genai.
-_HEADERS = frozenset({"additional_headers", "default_headers", "extra_headers"})
 
 # langchain-core, messages/base.py: `get_lc_namespace`, for subclasses of an application too.
 _MESSAGES = ["langchain", "schema", "messages"]
-_ROLES = {
-    f"{stem}Message{chunk}": role
-    for chunk in ("", "Chunk")
-    for stem, role in {
-        "AI": "ai",
-        "Chat": "chat",
-        "Function": "function",
-        "Human": "human",
-        "System": "system",
-        "Tool": "tool",
-    }.items()
-}
-# What a message carries for the application. `id`: new for each message, 0.3 leaves it in. `usage_metadata`:
-# a hit's has another `total_cost`. `chunk_position`: where in a stream it was.
-_NOT_SENT = frozenset({"chunk_position", "id", "response_metadata", "usage_metadata"})
-# Except for these two, which choose how content blocks are translated when the message is sent again
-# (langchain-anthropic `_get_request_payload`, langchain-aws `_messages_to_bedrock`, langchain-google-genai).
-_TRANSLATION = ("model_provider", "output_version")
-# Fields that are written or not written when empty, as it happens.
-_NOTHING_IF_EMPTY = frozenset({"additional_kwargs", "invalid_tool_calls", "tool_call_chunks", "tool_calls"})
 
 # langchain-openai: the previous answer's id is sent in place of the messages. langchain-anthropic: code runs
 # in the container of the previous answer. As JSON, as a dict's repr and as a pair.
@@ -158,7 +106,9 @@ def bypass_reason(llm_string: str) -> str | None:
 
 def _asked(prompt: str) -> dict[str, object]:
     try:
-        return {"messages": [_message(entry) for entry in _messages(prompt)]}
+        return {
+            "messages": [normal_message(_class_of(entry), entry["kwargs"]) for entry in _messages(prompt)]
+        }
     except _UNREADABLE:
         return {"prompt": prompt}
 
@@ -174,22 +124,6 @@ def _messages(prompt: str) -> list[Any]:
     return list(entries)
 
 
-def _message(entry: Any) -> dict[str, Any]:
-    """Return the normal form of a message: who says it, and what is sent."""
-    name = _class_of(entry)
-    # A class of the application keeps its name, and its fields mean what it likes.
-    role = _ROLES.get(name, name)
-    fields = {key: value for key, value in entry["kwargs"].items() if not _is_silent(key, value)}
-    if fields.get("type") in (role, name) and name in _ROLES:
-        del fields["type"]
-    if role == "tool":
-        # "Artifact of the Tool execution which is not meant to be sent to the model" (messages/tool.py).
-        fields.pop("artifact", None)
-    if role == "ai":
-        _unify_ai(fields, entry["kwargs"])
-    return {"role": role, "kwargs": _with_said_extras(fields)}
-
-
 def _class_of(entry: Any) -> str:
     if not isinstance(entry, dict) or entry.keys() != {"lc", "type", "id", "kwargs"}:
         raise _Foreign
@@ -199,34 +133,6 @@ def _class_of(entry: Any) -> str:
     if not isinstance(path, list) or path[:-1] != _MESSAGES or not isinstance(path[-1], str):
         raise _Foreign
     return path[-1]
-
-
-def _is_silent(key: str, value: Any) -> bool:
-    return key in _NOT_SENT or value is None or (key in _NOTHING_IF_EMPTY and not value)
-
-
-def _unify_ai(fields: dict[str, Any], given: dict[str, Any]) -> None:
-    """Make one of the forms in which an answer comes back: fresh, from a stream, from a cache."""
-    if "tool_calls" in fields or "invalid_tool_calls" in fields:
-        # These were made from the chunks, and are what is sent.
-        fields.pop("tool_call_chunks", None)
-    extras = fields.get("additional_kwargs")
-    if isinstance(extras, dict):
-        # The content once more, as an object of the application.
-        fields["additional_kwargs"] = {key: value for key, value in extras.items() if key != "parsed"}
-    metadata = given.get("response_metadata")
-    if isinstance(metadata, dict):
-        translation = {key: metadata[key] for key in _TRANSLATION if metadata.get(key) is not None}
-        if translation:
-            fields["response_metadata"] = translation
-
-
-def _with_said_extras(fields: dict[str, Any]) -> dict[str, Any]:
-    """Drop what `additional_kwargs` says nothing of, such as `refusal: null`."""
-    extras = fields.pop("additional_kwargs", None)
-    if isinstance(extras, dict):
-        extras = {key: value for key, value in extras.items() if value is not None}
-    return {**fields, "additional_kwargs": extras} if extras else fields
 
 
 # --- The model ----------------------------------------------------------------------------------------------
@@ -259,7 +165,7 @@ def _halves(llm_string: str) -> tuple[dict[str, Any], str]:
 def _model(constructor: dict[str, Any]) -> dict[str, Any]:
     # The name is written twice, as a field and as that of the Runnable.
     model = {key: value for key, value in constructor.items() if key != "name"}
-    model["kwargs"] = _significant(constructor["kwargs"], _DELIVERY | _MACHINERY)
+    model["kwargs"] = significant(constructor["kwargs"], DELIVERY | MACHINERY)
     return model
 
 
@@ -281,31 +187,7 @@ def _of_repr(text: str) -> dict[str, Any]:
     settings = {name: value for name, value in pairs if isinstance(name, str)}
     if len(settings) != len(pairs):
         raise _Foreign
-    return _significant(settings, _DELIVERY)
-
-
-def _significant(settings: dict[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
-    # None stays: as an argument it hides the model's own setting, which is not the same as saying nothing.
-    return {name: _kept(name, value) for name, value in settings.items() if name not in left_out}
-
-
-def _kept(name: str, value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if name in _HEADERS:
-        return _kept_headers(value)
-    if name == "model_kwargs":
-        # Arguments for each call, given to the model.
-        return {key: _kept(key, inner) if key in _HEADERS else inner for key, inner in value.items()}
-    return value
-
-
-def _kept_headers(headers: dict[Any, Any]) -> dict[Any, Any]:
-    """Drop credentials and the names of calls, as everywhere else."""
-    kept = {name: value for name, value in headers.items() if str(name).lower() not in LEFT_OUT_HEADERS}
-    # RFC 9110, 5.1: the names of fields are case-insensitive. Of two alike both stay, as they are.
-    lowered = {str(name).lower(): value for name, value in kept.items()}
-    return lowered if len(lowered) == len(kept) else kept
+    return significant(settings, DELIVERY)
 
 
 def _has_erased(llm_string: str) -> bool:
@@ -314,7 +196,7 @@ def _has_erased(llm_string: str) -> bool:
         constructor, _ = _halves(llm_string)
     except _UNREADABLE:
         return False
-    harmless = _DELIVERY | _MACHINERY | _CONNECTIONS
+    harmless = DELIVERY | MACHINERY | CONNECTIONS
     waiting = [value for name, value in constructor["kwargs"].items() if name not in harmless]
     while waiting:
         value = waiting.pop()
