@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
+from llmcache_plugins.errors import ConfigError
+
 __all__ = ["BUCKETS_IN_CLUSTER", "BUCKETS_ON_SERVER", "BucketKeys", "CacheKey", "KeyLayout", "encode_name"]
 
 BUCKETS_ON_SERVER = 1
@@ -35,6 +37,8 @@ def encode_name(name: str) -> str:
     Percent-encoded to `[A-Za-z0-9_.%-]`; a name that comes out longer than 64 characters is replaced by
     its SHA-256. Two different names never get one spelling.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"a namespace or prefix is a string, not {type(name).__name__}")
     # quote() leaves "~" alone; the key alphabet does not have it. No encoded name begins with "%-", which
     # is not an escape, so none can pass for the digest of another.
     encoded = quote(name, safe="", encoding="utf-8", errors="surrogatepass").replace("~", "%7E")

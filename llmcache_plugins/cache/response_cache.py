@@ -22,6 +22,7 @@ from llmcache_plugins.cache.shelf import Shelf, clock
 from llmcache_plugins.cache.streams import Report, Streamer
 from llmcache_plugins.config import CacheConfig, CacheSettings
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, SignatureError
+from llmcache_plugins.keys import encode_name
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.policy import CachePolicy, effective_ttl
@@ -234,6 +235,13 @@ class ResponseCache:
     ) -> CacheKey:
         """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
         return self._engine.compute_signature(query, kind=codec.kind, scope=scope, namespace=namespace)
+
+    def check(self, **options: Unpack[CallOptions]) -> None:
+        """Raise for options that no call could take: `TypeError` for their names, else `ConfigError`."""
+        self._mode(options)
+        self._ttl(options)
+        if (namespace := options.get("namespace")) is not None:
+            encode_name(namespace)
 
     # -- forgetting ------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class ModelCall:
 
     def _given(self, method: Callable[..., Any]) -> dict[str, Any]:
         # LangChain gives it to those that take it, and not to streams.
-        if self._run_manager is None or not _takes_run_manager(method.__func__):  # type: ignore[attr-defined]
+        if self._run_manager is None or not _takes_run_manager(getattr(method, "__func__", method)):
             return self.arguments
         return {**self.arguments, "run_manager": self._run_manager}
 
@@ -254,15 +254,13 @@ def _own_generation(generation: ChatGeneration) -> ChatGeneration:
     message = generation.message.model_copy()
     if is_made_by_langchain(message.id):
         message.id = None  # it makes one for each caller
-    return ChatGeneration(message=message, generation_info=generation.generation_info)
+    return generation.model_copy(update={"message": message})
 
 
 def _copy_of(chunk: ChatGenerationChunk) -> ChatGenerationChunk:
     """Return a chunk that LangChain and the application may change; the original is still to be stored."""
-    return ChatGenerationChunk(
-        message=chunk.message.model_copy(deep=isinstance(chunk.message.content, list)),
-        generation_info=chunk.generation_info,
-    )
+    message = chunk.message.model_copy(deep=isinstance(chunk.message.content, list))
+    return chunk.model_copy(update={"message": message})
 
 
 @lru_cache(maxsize=256)

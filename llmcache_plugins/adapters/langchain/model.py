@@ -51,21 +51,20 @@ def cached(
     `zero_usage` is by default that of a `LangChainCache`, else off.
 
     A model's rate limiter is charged only by calls of the provider. Pickled, it takes along where the cache
-    is, without credentials: see the documentation. Raises `ConfigError` for what is not a chat model.
+    is, without credentials: see the documentation. Raises `ConfigError` for what is not a chat model
+    and for options that cannot work.
     """
     if not isinstance(model, BaseChatModel):
         raise ConfigError(
             f"cached() takes a chat model, not a {type(model).__name__}; cache the model first, then bind"
         )
-    if unknown := options.keys() - CallOptions.__optional_keys__:
-        known = ", ".join(sorted(CallOptions.__optional_keys__))
-        raise ConfigError(f"unknown option {min(unknown)!r}; cached() takes zero_usage, {known}")
     if isinstance(cache, ResponseCache):
-        host = LangChainCache(cache)
+        host = _host_of(cache)
     elif isinstance(cache, LangChainCache):
         host = cache
     else:
         raise ConfigError(f"cache must be a LangChainCache or a ResponseCache, not a {type(cache).__name__}")
+    host.cache.check(**options)
     zeroes = host.zero_usage if zero_usage is None else zero_usage
     calls = getattr(type(model), _CALLS, None)
     kind = type(model) if calls is None else calls.kind
@@ -74,6 +73,11 @@ def cached(
     # Not by setattr: for pydantic that is a field.
     object.__setattr__(copy, "__class__", _class_of(kind, host, zeroes, settings))
     return copy
+
+
+@lru_cache(maxsize=64)
+def _host_of(cache: ResponseCache) -> LangChainCache:
+    return LangChainCache(cache)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from langchain_core.messages import message_chunk_to_message
+from langchain_core.messages import AIMessage, message_chunk_to_message
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from llmcache_plugins.adapters.langchain.stored import (
@@ -70,6 +71,9 @@ class ResultCodec:
             message = message_chunk_to_message(whole.message)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
             raise UnstorableAnswer("the chunks do not add up") from error
+        if isinstance(message, AIMessage) and message.usage_metadata is None:
+            # Most models tell it only of a whole answer, and readers of one rely on its counts.
+            message.usage_metadata = UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
         generation = ChatGeneration(message=message, generation_info=whole.generation_info)
         return self.encode(ChatResult(generations=[generation]))
 
