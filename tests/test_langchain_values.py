@@ -126,7 +126,7 @@ def as_promised(generation: Generation) -> Generation:
     if not isinstance(generation, ChatGeneration):
         return generation
     message = copy.deepcopy(generation.message)
-    if message.id is not None and message.id.startswith(("run-", "lc_run-")):
+    if not str(message.id).startswith("msg_") or "resp_" not in str(message.response_metadata.get("id")):
         message.id = None
     message.usage_metadata = message.usage_metadata or NO_TOKENS
     return ChatGeneration(message=message, generation_info=generation.generation_info)
@@ -594,17 +594,19 @@ def test_what_another_version_of_langchain_changes_is_not_stored(monkeypatch):
 # --- Ids and isolation -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("id_", ["run-1", "run--1-0", "lc_run-1", "lc_run--1-0", "run-", "lc_run--"])
-def test_an_id_that_langchain_made_is_a_new_one_each_time(id_):
+@pytest.mark.parametrize("id_", ["run-1", "lc_run--1-0", "", "msg_1", "resp_1", "chatcmpl-1", "my-run-1"])
+def test_each_message_has_an_id_of_its_own_each_time(id_):
     encoded = CODEC.encode([chat(id=id_), chat(id=id_)])
     ids = [generation.message.id for _ in range(3) for generation in CODEC.decode(encoded)]
     assert len({*ids, id_}) == 7
     assert all(FRESH_ID.fullmatch(id_) for id_ in ids)
 
 
-@pytest.mark.parametrize("id_", [None, "", "msg_1", "resp_1", "chatcmpl-1", "run_1", "my-run-1"])
-def test_an_id_of_the_provider_is_kept(id_):
-    assert message_again(AIMessage("Hi", id=id_)).id == id_
+def test_an_id_that_the_provider_is_told_again_is_kept():
+    metadata = {"id": "resp_1"}
+    assert message_again(AIMessage("Hi", id="msg_1", response_metadata=metadata)).id == "msg_1"
+    assert message_again(AIMessage("Hi", id="resp_1", response_metadata=metadata)).id != "resp_1"
+    assert message_again(AIMessage("Hi")).id is None
 
 
 def test_answers_that_differ_in_langchains_ids_have_the_same_bytes():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmcache_plugins.adapters.background import BackgroundLoop
 from llmcache_plugins.adapters.threads import from_loop
-from llmcache_plugins.adapters.under_way import is_under_way, note
+from llmcache_plugins.adapters.under_way import abandon, is_under_way, note
 from llmcache_plugins.cache import Errand
 from llmcache_plugins.loops import running_loop
 
@@ -45,17 +45,24 @@ class SyncHalf:
         longest = self._config.lookup_budget if running_loop() is not None else self._config.follow_for
         try:
             found = looking.result(longest + self._config.connect_timeout)
+        except concurrent.futures.CancelledError:
+            return None  # the loop was stopped
         except concurrent.futures.TimeoutError:
             looking.add_done_callback(_abandon_late)
             return None
+        except BaseException:
+            # Ctrl-C, or a worker's time limit: this thread will bring nothing any more.
+            looking.add_done_callback(_abandon_late)
+            abandon(None)
+            raise
         if isinstance(found, Errand):
-            note(found)
+            note(found, to_thread=True)
         return found
 
     def store(self, storing: Coroutine[Any, Any, object]) -> None:
         """Wait for what stores an answer, at most the commit budget; then it goes on in the background."""
         longest = 0.0 if running_loop() is not None else self._config.commit_budget
-        with suppress(concurrent.futures.TimeoutError):
+        with suppress(concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
             self._background.submit(storing).result(longest + self._config.lookup_budget)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -54,13 +54,14 @@ class Errand:
         self._loop = asyncio.get_running_loop()
         self._patience = patience
         self._brought: asyncio.Future[Any] = self._loop.create_future()
+        self._is_given_up = False
         self.begun: asyncio.Future[None] = self._loop.create_future()
         self.ride: asyncio.Task[Any] | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether the answer was brought, or will never come."""
-        return self._brought.done()
+        return self._is_given_up or self._brought.done()
 
     async def fulfil(self, answer: Any) -> None:
         """Bring the answer, or its `EncodedAnswer`; it is stored or being stored when this returns.
@@ -72,11 +73,16 @@ class Errand:
         if self.ride is not None:
             await asyncio.wait((self.ride,))
 
+    def landed(self, _ride: asyncio.Task[Any]) -> None:
+        """Forget the flight: its context remembers the errand before, and so on."""
+        self.ride = None
+
     def abandon(self, error: BaseException | None = None) -> None:
         """Say that there will be no answer, and why; without a reason the call was given up.
 
         From any thread, and as often as one likes.
         """
+        self._is_given_up = True  # before the loop has heard of it: the next call of this thread may wait
         if running_loop() is self._loop:
             self._end(error)
         elif not self._loop.is_closed():
@@ -202,6 +208,7 @@ class Errands:
     ) -> tuple[Landing | None, bool] | None:
         """Return how a flight landed, no landing if it failed, and None if it has become this errand."""
         errand.ride = ride
+        ride.add_done_callback(errand.landed)
         try:
             await asyncio.wait((ride, errand.begun), return_when=asyncio.FIRST_COMPLETED)
         except BaseException:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 try:
     from langchain_core.caches import BaseCache
-    from langchain_core.callbacks import BaseCallbackHandler
+    from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
     from langchain_core.tracers.context import register_configure_hook
 except ImportError as error:
     raise ImportError('LangChainCache needs LangChain: pip install "llmcache-plugins[langchain]"') from error
@@ -25,7 +25,7 @@ except ImportError as error:
 from llmcache_plugins.adapters.langchain.keys import bypass_reason, request_of
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec, mark_hit
 from llmcache_plugins.adapters.sync_half import SyncHalf
-from llmcache_plugins.adapters.under_way import abandon, is_under_way, note
+from llmcache_plugins.adapters.under_way import abandon, belongs_here, is_under_way, note
 from llmcache_plugins.cache import Errand, ResponseCache
 from llmcache_plugins.errors import CacheMiss, UnstorableAnswer
 from llmcache_plugins.loops import PerLoop
@@ -103,13 +103,16 @@ class LangChainCache(BaseCache):
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the stored generations, fresh objects each time; None means: call, and then update."""
-        found = await self._acquire(prompt, llm_string, not is_under_way())
+        try:
+            found = await self._acquire(prompt, llm_string, not is_under_way())
+        except asyncio.CancelledError:
+            # Of a completion model that looks up one prompt after the other: it will ask for none of them.
+            abandon(None)
+            raise
         if isinstance(found, Errand):
             note(found)
             # Chat models look up and call in a task for each prompt: its end is the end of the call.
-            task = asyncio.current_task()
-            if task is not None:
-                task.add_done_callback(partial(_abandon_after, found))
+            _abandon_with(asyncio.current_task(), found)
         return self._answer_of(found)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
@@ -171,9 +174,8 @@ class LangChainCache(BaseCache):
             with suppress(UnstorableAnswer):
                 # Before anything is awaited: the application goes on to change its message.
                 answer = _CODEC.encode(generations)
-            errand = self._take(self.cache.key_of(request, codec=_CODEC))
-            if errand is not None:
-                await errand.fulfil(answer)
+            if errands := self._take(self.cache.key_of(request, codec=_CODEC)):
+                await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:
                 await self.cache.put(request, answer, codec=_CODEC)
         except Exception as error:  # noqa: BLE001 - the answer is paid for: nothing may stand in its way
@@ -183,13 +185,23 @@ class LangChainCache(BaseCache):
         errands = self._errands.current()
         errands.setdefault(errand.key, []).append(errand)
         if errand.ride is not None:
-            errand.ride.add_done_callback(lambda _: self._take(errand.key))
+            errand.ride.add_done_callback(lambda _: self._under_way(errand.key))
 
-    def _take(self, key: Any) -> Errand | None:
-        waiting = self._errands.current().pop(key, [])
-        if under_way := [errand for errand in waiting if not errand.is_over]:
-            self._errands.current()[key] = under_way
-        return under_way[0] if under_way else None
+    def _take(self, key: Any) -> list[Errand]:
+        """Return whom an answer that comes now serves: this context's errand, and those given before it.
+
+        Not those given after it: there may have been an invalidation in between.
+        """
+        waiting = self._under_way(key)
+        own = next((place for place, errand in enumerate(waiting) if belongs_here(errand)), 0)
+        return waiting[: own + 1]
+
+    def _under_way(self, key: Any) -> list[Errand]:
+        errands = self._errands.current()
+        waiting = [errand for errand in errands.pop(key, []) if not errand.is_over]
+        if waiting:
+            errands[key] = waiting
+        return waiting
 
     def _answer_of(self, found: Resolution | Errand | None) -> list[Generation] | None:
         # LangChain takes an empty list for a hit, and fails on it.
@@ -223,19 +235,51 @@ class LangChainCache(BaseCache):
         self.close()
 
 
-class _Failures(BaseCallbackHandler):
-    """Sees the failed calls of completion models and of synchronous ones, whose tasks live on."""
+class _Failures:
+    """Sees the failed calls of completion models and of synchronous ones, whose tasks and threads live on.
 
-    run_inline = True
+    Hears nothing unless this context was sent to call: LangChain asks each handler of each event, tokens
+    included, what it ignores. Not run inline: then langchain-core 1.8 keeps `on_llm_start` from all others.
+    """
+
+    to_thread: bool
+    ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = True
+    ignore_retriever = ignore_retry = True
+
+    @property
+    def ignore_llm(self) -> bool:
+        return not is_under_way(to_thread=self.to_thread)
+
+
+class _ThreadFailures(_Failures, BaseCallbackHandler):
+    to_thread = True
 
     def on_llm_error(self, error: BaseException, **_kwargs: Any) -> None:
         abandon(error)
 
 
-register_configure_hook(
-    ContextVar("llmcache_langchain_failures", default=_Failures()),  # noqa: B039 - it has no state
-    inheritable=False,
-)
+class _TaskFailures(_Failures, AsyncCallbackHandler):
+    """An asynchronous one: the others wait for a thread of the loop's executor, at each token."""
+
+    to_thread = False
+
+    async def on_llm_error(self, error: BaseException, **_kwargs: Any) -> None:
+        abandon(error)
+
+
+for _handler in (_ThreadFailures(), _TaskFailures()):
+    register_configure_hook(
+        ContextVar(f"llmcache_langchain_{type(_handler).__name__}", default=_handler), inheritable=False
+    )
+
+
+def _abandon_with(task: asyncio.Task[Any] | None, errand: Errand) -> None:
+    """Let an errand end with a task; one that lives on keeps nothing of the errands that have ended."""
+    if task is None or errand.ride is None:
+        return
+    callback = partial(_abandon_after, errand)
+    task.add_done_callback(callback)
+    errand.ride.add_done_callback(lambda _: task.remove_done_callback(callback))
 
 
 def _abandon_after(errand: Errand, ended: asyncio.Task[Any]) -> None:

@@ -18,7 +18,6 @@ from llmcache_plugins.adapters.langchain.description import described, keeps_sta
 from llmcache_plugins.adapters.langchain.errors import own_error
 from llmcache_plugins.adapters.langchain.keys import SERVER_SIDE_STATE
 from llmcache_plugins.adapters.langchain.results import ResultCodec
-from llmcache_plugins.adapters.langchain.stored import is_made_by_langchain
 from llmcache_plugins.adapters.langchain.values import mark_hit
 from llmcache_plugins.adapters.threads import from_thread
 from llmcache_plugins.cache import Errand
@@ -251,9 +250,7 @@ def _encoded(result: ChatResult) -> Any:
 
 
 def _own_generation(generation: ChatGeneration) -> ChatGeneration:
-    message = generation.message.model_copy()
-    if is_made_by_langchain(message.id):
-        message.id = None  # it makes one for each caller
+    message = generation.message.model_copy(update={"id": None})  # LangChain makes one for each caller
     return generation.model_copy(update={"message": message})
 
 

@@ -39,7 +39,7 @@ T = TypeVar("T")
 class ResultCodec:
     """The `StreamCodec` for a `ChatResult` and its `ChatGenerationChunk`s.
 
-    Ids that LangChain had made come back as fresh ones; all else comes back equal in value and type, or is
+    Ids come back as fresh ones; all else comes back equal in value and type, or is
     not stored. A stored answer streams as one chunk.
     """
 

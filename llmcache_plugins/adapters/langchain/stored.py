@@ -31,7 +31,6 @@ __all__ = [
     "StoredText",
     "Wire",
     "facts_of",
-    "is_made_by_langchain",
     "refuse_extension",
     "require_equal",
     "wire_of_chunk",
@@ -40,9 +39,8 @@ __all__ = [
 
 Wire = dict[str, Any]
 
-_MADE_BY_LANGCHAIN = ("run-", "lc_run-")
-"""How the ids begin that LangChain gives to messages whose provider gave none: 0.3's and 1.x's."""
 _FRESH_ID = "lc_run--"
+"""How the ids begin that LangChain gives to messages; in the place of one it means an id of its own."""
 
 HAS_POSITION: Final = "chunk_position" in AIMessageChunk.model_fields
 """Whether chunks say which is the last: not in 0.3."""
@@ -86,6 +84,8 @@ def wire_of_chunk(chunk: ChatGenerationChunk) -> Wire:
     if type(chunk) is not ChatGenerationChunk or type(chunk.message) is not AIMessageChunk:
         raise UnstorableAnswer(f"a {type(chunk).__name__} is not a chunk of an AI's message")
     wire = {**_wire_of(chunk), "tool_call_chunks": chunk.message.tool_call_chunks}
+    # LangChain gives all chunks of one stream the same id, where they have none.
+    wire["message"]["id"] = None
     return {**wire, "chunk_position": chunk.message.chunk_position} if HAS_POSITION else wire
 
 
@@ -115,9 +115,19 @@ def _wire_of_message(message: Any) -> Wire:
     return {
         **{name: getattr(message, name) for name in _MESSAGE_FIELDS},
         "additional_kwargs": _plain_kwargs(message),
-        "id": _FRESH_ID if is_made_by_langchain(message.id) else message.id,
+        "id": _FRESH_ID if isinstance(message.id, str) and not _is_sent_back(message) else message.id,
         "usage_metadata": {**NO_TOKENS, **usage} if (usage := message.usage_metadata) is not None else None,
     }
+
+
+def _is_sent_back(message: AIMessage) -> bool:
+    """Say whether the provider is told a message's id again: two messages with one id are one to LangGraph.
+
+    Of OpenAI's Responses API langchain-openai's older format, "v0", keeps the id of the item there alone.
+    """
+    response = message.response_metadata.get("id")
+    of_responses = isinstance(response, str) and response.startswith("resp_")
+    return of_responses and message.id is not None and message.id.startswith("msg_")
 
 
 def _require_nothing_else(model: BaseModel, *, kept: Iterable[str]) -> None:
@@ -131,11 +141,6 @@ def _require_nothing_else(model: BaseModel, *, kept: Iterable[str]) -> None:
 
 def _default_of(field: FieldInfo) -> Any:
     return field.get_default(call_default_factory=True)
-
-
-def is_made_by_langchain(id_: str | None) -> bool:
-    """Say whether an id is LangChain's own, of a message that came without one."""
-    return id_ is not None and id_.startswith(_MADE_BY_LANGCHAIN)
 
 
 # --- Structured output -----------------------------------------------------------------------------------
@@ -230,7 +235,7 @@ class _Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         if self.usage_metadata is not None:
             msgspec.convert(self.usage_metadata, _Tokens)
         fields = msgspec.structs.asdict(self)
-        if is_made_by_langchain(self.id):
+        if self.id == _FRESH_ID:
             fields["id"] = f"{_FRESH_ID}{uuid.uuid4()}"
         return fields
 
@@ -265,6 +270,7 @@ class StoredChat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="
         """Return the parts of a stream that adds up to it, with what was said of the call as a whole."""
         message = self.message.build_chunk(self.message.calls_as_chunks(), position="last")
         message.response_metadata = {**(llm_output or {}), **message.response_metadata}
+        message.id = None
         return [ChatGenerationChunk(message=message, generation_info=self.generation_info)]
 
 

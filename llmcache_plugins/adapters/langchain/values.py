@@ -40,7 +40,7 @@ __all__ = ["GenerationsCodec", "mark_hit"]
 class GenerationsCodec:
     """The codec for what LangChain hands to a cache: a list of generations.
 
-    Chunks come back as the whole messages they are, ids that LangChain had made as fresh ones, and a
+    Chunks come back as the whole messages they are, ids as fresh ones, and a
     message without usage with a usage of zero: LangChain adds a cost to each hit's, and readers of a usage
     rely on its counts. All else comes back equal in value and type, or is not stored.
     """
