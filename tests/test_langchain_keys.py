@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -45,7 +44,6 @@ from langchain_core.outputs import ChatGeneration, ChatResult, Generation
 from langchain_openai import AzureChatOpenAI, ChatOpenAI, OpenAI
 from pydantic import BaseModel
 
-from llmcache_plugins.adapters.langchain import keys
 from llmcache_plugins.adapters.langchain.keys import (
     NAMES_AN_OBJECT,
     SERVER_SIDE_STATE,
@@ -929,7 +927,7 @@ GOLDEN = {
     "an agent": (
         f"[{_HUMAN}, {_AI}, {_TOOL}]",
         _MODEL + "[('stop', None), ('tools', [{'b': 1, 'a': None}])]",
-        "528abc3adbfa5ab58d8f7acdaf135b0155bcf654ba6f1327b704554328b504e3",
+        "979f09d3ccd65ac8edb91437c2f80f16e0951e8461bbf0ca4ec434a254f4f4a1",
     ),
     "a class": (
         f"[{_HUMAN}]",
@@ -939,7 +937,7 @@ GOLDEN = {
     "a chat with settings only": (
         f"[{_AI}]",
         "[('_type', 'fake'), ('stop', ['a']), ('timeout', 3)]",
-        "eedc07f91b18df7a2d6b24bbd62ee00e8843d1aa116c1f23f5eaef7a39491726",
+        "60f1f1f689c9e659d70de423ffe8e13faa199fe3ba771a49ff4bbed337d05eb5",
     ),
     "a completion": (
         "Once upon a time",

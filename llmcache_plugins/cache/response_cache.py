@@ -307,7 +307,10 @@ class ResponseCache:
             raise ConfigError(f"mode is one of {', '.join(Mode)}, not {mode!r}") from None
 
     def _ttl(self, options: CallOptions) -> float:
-        return effective_ttl(options.get("policy") or self.policy, options.get("ttl"))
+        policy = options.get("policy") or self.policy
+        if not isinstance(policy, CachePolicy):
+            raise ConfigError(f"policy is a CachePolicy, not a {type(policy).__name__}")
+        return effective_ttl(policy, options.get("ttl"))
 
     def _sign(
         self,

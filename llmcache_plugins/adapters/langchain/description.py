@@ -7,6 +7,7 @@ settings, stays what it is: `compute_signature` refuses it and says where it is.
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["described", "keeps_state_elsewhere"]
 
 # `profile`: what is publicly known of the model (langchain-core 1.x).
-_UNSENT = DELIVERY | MACHINERY | CONNECTIONS | {"profile"}
+# `custom_get_token_ids`: counts, and is not sent.
+_UNSENT = DELIVERY | MACHINERY | CONNECTIONS | {"custom_get_token_ids", "profile"}
 _STATE = ("reuse_last_container", "use_previous_response_id")
 # Of a client, which the environment may have told where to go.
 _WHERE = ("base_url", "organization", "project")
@@ -88,9 +90,10 @@ def _settings(model: BaseChatModel) -> dict[str, Any]:
 
 def _only_connects(field: FieldInfo, value: Any) -> bool:
     """Say whether a value is an object that no model of LangChain writes down: a client, a token's source."""
-    return isinstance(value, SecretStr | SecretBytes) or (
-        bool(field.exclude) and not isinstance(value, _PLAIN)
-    )
+    if isinstance(value, SecretStr | SecretBytes):
+        return True
+    # A function may choose anything.
+    return bool(field.exclude) and not isinstance(value, _PLAIN) and not inspect.isroutine(value)
 
 
 def _place_of(client: Any) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _host_of(cache: ResponseCache) -> LangChainCache:
     return LangChainCache(cache)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _class_of(
     kind: type[M], host: LangChainCache, zero_usage: bool, options: tuple[tuple[str, Any], ...]
 ) -> type[M]:
@@ -161,4 +161,6 @@ def _write_down(name: str, model: BaseChatModel, value: object) -> None:
 
 
 def _restored(model: BaseChatModel, recipe: Recipe) -> BaseChatModel:
-    return cached(model, recipe.host(), zero_usage=recipe.zero_usage, **recipe.options)
+    """Return what a pickle of a cached model is: the plain model, where the cache is out of reach."""
+    host = recipe.host()
+    return model if host is None else cached(model, host, zero_usage=recipe.zero_usage, **recipe.options)

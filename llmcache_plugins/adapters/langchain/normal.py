@@ -102,6 +102,9 @@ def _unify_ai(fields: dict[str, Any], given: dict[str, Any]) -> None:
     if "tool_calls" in fields or "invalid_tool_calls" in fields:
         # These were made from the chunks, and are what is sent.
         fields.pop("tool_call_chunks", None)
+    if isinstance(fields.get("content"), list):
+        # Where a block was in the stream, that of a v1 message too.
+        fields["content"] = [_without_index(block) for block in fields["content"]]
     extras = fields.get("additional_kwargs")
     if isinstance(extras, dict):
         # The content once more, as an object of the application.
@@ -111,6 +114,12 @@ def _unify_ai(fields: dict[str, Any], given: dict[str, Any]) -> None:
         translation = {key: metadata[key] for key in _TRANSLATION if metadata.get(key) is not None}
         if translation:
             fields["response_metadata"] = translation
+
+
+def _without_index(block: Any) -> Any:
+    if not isinstance(block, dict) or "index" not in block:
+        return block
+    return {name: value for name, value in block.items() if name != "index"}
 
 
 def _with_said_extras(fields: dict[str, Any]) -> dict[str, Any]:

@@ -31,23 +31,21 @@ class Recipe:
     has_secrets: bool
     """Whether a password, a user or a secret was left out."""
 
-    def host(self) -> LangChainCache:
+    def host(self) -> LangChainCache | None:
         """Return this process's own cache of the same place and namespace, or a new one.
 
-        Where secrets were left out only the process itself can have them: without a cache of its own the
-        model calls the provider, which is logged.
+        None, which is logged, where secrets were left out and the process has no cache of its own.
         """
         known = known_cache(self.address, self.config)
         if known is not None:
             return known
-        config = self.config
         if self.has_secrets:
             _log.warning(
                 "a cached model was unpickled without the credentials of its cache, and is not cached: make "
                 "LangChainCache.from_url(...) for the same server and namespace in this process first"
             )
-            config = replace(config, mode="off")
-        settings = cast("CacheSettings", asdict(config))
+            return None
+        settings = cast("CacheSettings", asdict(self.config))
         return LangChainCache.from_url(self.address, policy=self.policy, **settings)
 
 
