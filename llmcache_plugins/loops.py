@@ -7,9 +7,11 @@ one process, threads with loops of their own and prefork servers each get their 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -34,10 +36,23 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
+_all_per_loop: WeakSet[PerLoop[Any]] = WeakSet()
+
+
+def _have_forked() -> None:
+    for per_loop in list(_all_per_loop):
+        per_loop.has_forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_have_forked)
+
+
 class PerLoop(Generic[T]):
     """One `T` for each running event loop, made at first use."""
 
     def __init__(self, make: Callable[[], T]) -> None:
+        _all_per_loop.add(self)
         self._make = make
         self._pid = os.getpid()
         self._here: dict[asyncio.AbstractEventLoop, T] = {}
@@ -63,7 +78,15 @@ class PerLoop(Generic[T]):
     def _leave_to_parent(self) -> None:
         self._pid = os.getpid()
         self._inherited.extend(self._here.values())
+        # Not even at the child's exit may a finaliser run: it would take the parent's sockets out of the
+        # selector that both share, and the parent would never hear of its answers again.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inherited))
         self._here = {}
+
+    def has_forked(self) -> None:
+        """Leave what there is to the parent, in a child that may never ask for its own."""
+        if self._here:
+            self._leave_to_parent()
 
     def _forget_closed_loops(self) -> None:
         # Copied in one step: threads with loops of their own come and go meanwhile.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import uuid
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +40,23 @@ def _redis8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+_clients_of_other_loops: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def _own_clients() -> Iterator[None]:
+    """Let langchain-openai, which keeps a client for each address for the process, begin anew.
+
+    When a port comes again, a client whose loop has ended would answer for it. Dropped, it would complain.
+    """
+    yield
+    module = sys.modules.get("langchain_openai.chat_models._client_utils")
+    for name in ("_cached_sync_httpx_client", "_cached_async_httpx_client"):
+        if (cached := getattr(module, name, None)) is not None and cached.cache_info().currsize:
+            _clients_of_other_loops.append(cached)
+            setattr(module, name, lru_cache(cached.__wrapped__))
 
 
 # The session fixtures start a server; these hand it to one test and look at what the test has left there.

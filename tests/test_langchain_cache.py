@@ -7,21 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import json
 import logging
+import sys
+import textwrap
 import threading
+import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from command import run
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.llms import LLM
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult, Generation
+from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
+from waiting import wait_until_async
 
 from llmcache_plugins import CacheMiss, ResponseCache
 from llmcache_plugins.adapters.langchain import LangChainCache
-from llmcache_plugins.testing.provider_server import ProviderServer, hanging, rate_limited, server_error
+from llmcache_plugins.cache import Errand
+from llmcache_plugins.testing.provider_server import (
+    Behaviour,
+    ProviderServer,
+    hanging,
+    rate_limited,
+    server_error,
+    truncated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -75,6 +95,8 @@ class Completion(LLM):
 
     def _call(self, prompt: str, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> str:
         self.calls.append(prompt)
+        if self.gate is not None:
+            self.gate.wait(30)
         return f"answer to {prompt}"
 
     async def _acall(self, prompt: str, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> str:
@@ -82,6 +104,27 @@ class Completion(LLM):
         if self.gate is not None:
             await self.gate.wait()
         return f"answer to {prompt}"
+
+
+class Saying(BaseChatModel):
+    """A chat model that says the message it is given to say."""
+
+    says: Any
+    calls: int = 0
+
+    @property
+    def _llm_type(self) -> str:
+        return "saying"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": "saying"}
+
+    def _generate(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        self.calls += 1
+        return ChatResult(generations=[ChatGeneration(message=self.says.model_copy(deep=True))])
 
 
 class TestHits:
@@ -129,6 +172,109 @@ class TestHits:
         second.content = "changed too"
         assert (await model.ainvoke("Hi")).content == said
 
+    async def test_nor_what_it_does_while_the_answer_is_being_stored(self, cache: LangChainCache):
+        """The cache is handed the application's own message."""
+        message = AIMessage("said", additional_kwargs={"a": [1]})
+        storing = asyncio.create_task(cache.aupdate("p", "s", [ChatGeneration(message=message)]))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        message.content = "changed"
+        message.additional_kwargs["a"].append(2)
+        await storing
+        found = await cache.alookup("p", "s")
+        assert found is not None
+        assert found[0].text == "said"
+        assert found[0].message.additional_kwargs == {"a": [1]}
+
+    async def test_nor_what_one_of_those_who_waited_does_to_it(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        answers = await asyncio.gather(*(chat(stand_in, cache).ainvoke("Hi") for _ in range(3)))
+        said = answers[0].content
+        for answer in answers:
+            assert answer.content == said
+            answer.content = "changed"
+            answer.response_metadata.clear()
+        assert (await chat(stand_in, cache).ainvoke("Hi")).content == said
+        assert stand_in.calls == 1
+
+    async def test_several_generations_come_back_together(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        model = chat(stand_in, cache, n=3)
+        first, second = [await model.agenerate([[HumanMessage("Hi")]]) for _ in range(2)]
+        assert len(first.generations[0]) == 3
+        assert [one.text for one in second.generations[0]] == [one.text for one in first.generations[0]]
+        assert stand_in.calls == 1
+
+    async def test_no_generations_are_no_hit(self, cache: LangChainCache):
+        """LangChain takes an empty list for a hit, and fails on it."""
+        await cache.aupdate("p", "s", [])
+        assert await cache.alookup("p", "s") is None
+
+    async def test_instructions_to_langchains_loader_stay_data(
+        self, cache: LangChainCache, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setenv("LLMCACHE_TEST_SECRET", "must-not-leak")
+        payload = {"lc": 1, "type": "secret", "id": ["LLMCACHE_TEST_SECRET"]}
+        said = AIMessage(
+            [json.dumps(payload), {"type": "text", "text": json.dumps(payload)}],
+            additional_kwargs={"x": payload},
+            response_metadata={"x": [payload]},
+            tool_calls=[{"name": "f", "args": payload, "id": "1"}],
+        )
+        model = Saying(says=said, cache=cache)
+        await model.ainvoke("Hi")
+        hit = await model.ainvoke("Hi")
+        assert model.calls == 1
+        assert hit.content == said.content
+        assert hit.additional_kwargs == said.additional_kwargs
+        assert hit.response_metadata["x"] == [payload]
+        assert hit.tool_calls[0]["args"] == payload
+        assert "must-not-leak" not in repr(hit)
+
+    async def test_what_would_not_come_back_as_it_is_is_given_but_not_stored(self, cache: LangChainCache):
+        model = Saying(says=AIMessage("yes", additional_kwargs={"x": {1, 2}}), cache=cache)
+        answers = await asyncio.gather(*(model.ainvoke("Hi") for _ in range(3)))
+        assert [answer.additional_kwargs["x"] for answer in answers] == [{1, 2}] * 3
+        assert model.calls == 3
+        assert (await cache.cache.stats()).refusals == {"no_codec": 3}
+
+    # langchain-openai 0.3 dumps the SDK's answer with the parsed object still in it.
+    @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning:pydantic")
+    async def test_structured_output_never_breaks_and_hits_where_the_key_tells_the_schema(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        class Out(BaseModel):  # the stand-in gives every tool these two
+            topic: str
+            limit: int
+
+        calls = []
+        for schema, how in (
+            (Out, "json_schema"),
+            ({"title": "Out", **Out.model_json_schema()}, "json_schema"),
+            (Out, "function_calling"),
+        ):
+            text = '{"topic": "said", "limit": 1}' if how == "json_schema" else None
+            stand_in.behave(lambda _call, text=text: Behaviour(text=text))
+            model = chat(stand_in, cache).with_structured_output(schema, method=how)
+            before = stand_in.calls
+            first, second = [await model.ainvoke("Hi") for _ in range(2)]
+            assert first == second
+            assert isinstance(first, dict if isinstance(schema, dict) else Out)
+            calls.append(stand_in.calls - before)
+        assert calls == [2, 1, 1]
+
+    async def test_a_truncated_answer_is_given_and_asked_for_again(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        stand_in.script(truncated())
+        model = chat(stand_in, cache)
+        reasons = [(await model.ainvoke("Hi")).response_metadata["finish_reason"] for _ in range(3)]
+        assert reasons == ["length", "stop", "stop"]
+        assert stand_in.calls == 2
+        assert (await cache.cache.stats()).refusals == {"truncated": 1}
+
     async def test_a_class_of_the_process_in_the_key_is_not_cached_and_named_once(
         self, stand_in: ProviderServer, cache: LangChainCache, caplog: pytest.LogCaptureFixture
     ):
@@ -161,6 +307,177 @@ class TestHits:
         for tenant in ("a", "b"):
             await chat(stand_in, make(namespace=namespace + tenant)).ainvoke("Hi")
         assert stand_in.calls == 2
+
+
+class TestCallbacks:
+    async def test_a_hit_of_a_chat_model_begins_and_ends_and_one_of_a_completion_model_does_not(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        """As with every cache: LangChain decides it."""
+        for model, expected in ((chat(stand_in, cache), 2), (Completion(cache=cache, calls=[]), 0)):
+            await model.ainvoke("Hi")
+            hearing = Hearing()
+            await model.ainvoke("Hi", {"callbacks": [hearing]})
+            assert len(hearing.heard) == expected
+
+    @pytest.mark.parametrize("is_async", [True, False], ids=["ainvoke", "invoke"])
+    @pytest.mark.parametrize("kind", ["chat", "completion"])
+    @pytest.mark.parametrize("is_cached", [True, False], ids=["cached", "not cached"])
+    async def test_callbacks_of_others_hear_what_they_heard_before(
+        self, cache: LangChainCache, is_async: bool, kind: str, is_cached: bool
+    ):
+        """The cache listens to LangChain's callbacks too, of all models of the process."""
+        where = cache if is_cached else False
+        model: Any = Completion(cache=where, calls=[])
+        if kind == "chat":
+            model = Saying(says=AIMessage("yes"), cache=where)
+        handlers = [Hearing(), HearingAsync()]
+        if is_async:
+            await model.ainvoke("Hi", {"callbacks": handlers})
+        else:
+            await asyncio.to_thread(model.invoke, "Hi", {"callbacks": handlers})
+        assert [handler.heard for handler in handlers] == [["start", "end"]] * 2
+
+    @pytest.mark.parametrize("is_async", [True, False], ids=["ainvoke", "invoke"])
+    async def test_a_message_of_the_application_s_own_kind_may_be_sent(
+        self, cache: LangChainCache, is_async: bool
+    ):
+        """LangChain makes a text of a chat for some handlers, and can do so of its own messages only."""
+        model = Saying(says=AIMessage("yes"), cache=cache)
+        for _ in range(2):
+            chat = [Whisper(content="Hi", type="whisper")]
+            answer = await (model.ainvoke(chat) if is_async else asyncio.to_thread(model.invoke, chat))
+            assert answer.content == "yes"
+        assert model.calls == 1
+
+    @pytest.mark.parametrize(("zero_usage", "counted"), [(False, 3), (True, 1)], ids=["as said", "zero"])
+    async def test_whoever_counts_usage_may_have_hits_count_nothing(
+        self, stand_in: ProviderServer, make: Callable[..., LangChainCache], zero_usage: bool, counted: int
+    ):
+        model = chat(stand_in, make(zero_usage=zero_usage))
+        counting = UsageMetadataCallbackHandler()
+        first = await model.ainvoke("Hi", {"callbacks": [counting]})
+        for _ in range(2):
+            await model.ainvoke("Hi", {"callbacks": [counting]})
+        (usage,) = counting.usage_metadata.values()
+        assert usage["total_tokens"] == counted * first.usage_metadata["total_tokens"] > 0
+
+    async def test_only_who_asks_the_provider_is_limited(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        class Limiter(BaseRateLimiter):
+            asked = 0
+
+            def acquire(self, *, blocking: bool = True) -> bool:
+                raise AssertionError
+
+            async def aacquire(self, *, blocking: bool = True) -> bool:
+                self.asked += 1
+                return True
+
+        limiter = Limiter()
+        model = chat(stand_in, cache, rate_limiter=limiter)
+        await asyncio.gather(*(model.ainvoke("Hi") for _ in range(5)))
+        await model.ainvoke("Hi")
+        assert limiter.asked == stand_in.calls == 1
+
+
+class Hearing(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_llm_start(self, *_: Any, **__: Any) -> None:
+        self.heard.append("start")
+
+    def on_llm_end(self, *_: Any, **__: Any) -> None:
+        self.heard.append("end")
+
+
+class HearingAsync(AsyncCallbackHandler):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def on_llm_start(self, *_: Any, **__: Any) -> None:
+        self.heard.append("start")
+
+    # 0.3 forgets to go on to `on_llm_start` where it awaits nothing.
+    on_chat_model_start = on_llm_start
+
+    async def on_llm_end(self, *_: Any, **__: Any) -> None:
+        self.heard.append("end")
+
+
+class Whisper(BaseMessage):
+    """Not one of the kinds of message that LangChain knows."""
+
+
+class TestStreams:
+    async def test_a_stream_of_the_model_itself_asks_no_cache(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        """LangChain asks none there; `cached(model)` does."""
+        model = chat(stand_in, cache)
+        await model.ainvoke("Hi")
+        for _ in range(2):
+            assert len([chunk async for chunk in model.astream("Hi")]) > 1
+        assert stand_in.calls == 3
+
+    async def test_a_call_whose_pieces_are_watched_is_stored_whole_and_hits_without_pieces(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        model = chat(stand_in, cache)
+
+        async def step(prompt: str) -> Any:
+            return await model.ainvoke(prompt)
+
+        pieces, contents = [], []
+        for _ in range(2):
+            events = [event async for event in RunnableLambda(step).astream_events("Hi", version="v2")]
+            pieces.append([event for event in events if event["event"] == "on_chat_model_stream"])
+            contents.append(events[-1]["data"]["output"].content)
+        assert len(pieces[0]) > 1
+        assert pieces[1] == []
+        assert contents[0] == contents[1] == (await model.ainvoke("Hi")).content
+        assert stand_in.calls == 1
+
+
+class TestWhatLangChainDoesNotTell:
+    """What the two strings leave out, no cache can tell apart. These pin it: docs/langchain.md says so."""
+
+    async def test_a_model_that_is_changed_in_place_is_the_same_and_one_that_is_bound_is_not(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        model = chat(stand_in, cache, temperature=0.1)
+        await model.ainvoke("Hi")
+        model.temperature = 0.9
+        await model.ainvoke("Hi")
+        await model.model_copy(update={"temperature": 0.8}).ainvoke("Hi")
+        assert stand_in.calls == 1
+        await model.bind(temperature=0.9).ainvoke("Hi")
+        await chat(stand_in, cache, temperature=0.9).ainvoke("Hi")
+        assert stand_in.calls == 3
+
+    async def test_what_a_call_of_a_completion_model_is_given_but_for_stop(self, cache: LangChainCache):
+        model = Completion(cache=cache, calls=[])
+        await model.ainvoke("Hi")
+        await model.ainvoke("Hi", temperature=1.5)
+        await model.bind(temperature=0.0).ainvoke("Hi")
+        assert model.calls == ["Hi"]
+        await model.ainvoke("Hi", stop=["x"])
+        assert model.calls == ["Hi", "Hi"]
+
+    async def test_where_the_environment_sends_a_model(
+        self, stand_in: ProviderServer, cache: LangChainCache, monkeypatch: pytest.MonkeyPatch
+    ):
+        async with ProviderServer() as other:
+            for server in (stand_in, other):
+                monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+                model = ChatOpenAI(model="stand-in", api_key="test", max_retries=0, cache=cache)
+                await model.ainvoke("Hi")
+            assert (stand_in.calls, other.calls) == (1, 0)
+            for server in (stand_in, other):
+                await chat(server, cache).ainvoke("Hi")
+            assert (stand_in.calls, other.calls) == (2, 1)
 
 
 class TestSharing:
@@ -328,6 +645,81 @@ class TestSync:
         asked.cancel()
         await asyncio.wait((asked,))
 
+    async def test_a_server_that_hangs_holds_up_a_running_loop_for_no_longer_than_a_lookup_may_take(
+        self, make: Callable[..., LangChainCache], valkey: Server
+    ):
+        cache = make(lookup_budget=0.05, commit_budget=60.0, socket_timeout=60.0, connect_timeout=60.0)
+        generations = [Generation(text="stored")]
+        cache.update("p", "s", generations)
+        await wait_until_async(lambda: cache.lookup("p", "s") == generations, description="it is stored")
+        valkey.pause()
+        began = time.monotonic()
+        assert cache.lookup("p", "s") is None
+        cache.update("q", "s", generations)
+        assert time.monotonic() - began < 5
+        valkey.resume()
+        cache.update("p", "s", generations)
+
+    async def test_even_in_its_own_thread_it_waits_for_no_longer_than_a_lookup_may_take(
+        self, make: Callable[..., LangChainCache]
+    ):
+        """An observer that asks a model, say."""
+
+        class Asking:
+            answers: list[Any] = []  # noqa: RUF012 - of one test
+
+            def on_event(self, _event: Any) -> None:
+                if not self.answers:
+                    self.answers.append(None)
+                    self.answers.append(cache.lookup("q", "s"))
+
+        asking = Asking()
+        cache = make(observers=[asking], lookup_budget=0.05, connect_timeout=0.05, commit_budget=0.05)
+        await asyncio.wait_for(asyncio.to_thread(cache.lookup, "p", "s"), 5)
+        assert asking.answers == [None, None]
+
+    async def test_a_thread_of_its_own_is_started_when_it_is_needed(
+        self, stand_in: ProviderServer, cache: LangChainCache, in_thread: Callable[..., Any]
+    ):
+        await chat(stand_in, cache).ainvoke("Hi")
+        assert not background_threads()
+        await in_thread(lambda: chat(stand_in, cache).invoke("Hi"))
+        assert [thread.daemon for thread in background_threads()] == [True]
+
+    async def test_closing_it_under_a_thread_that_waits_lets_the_thread_call(
+        self,
+        make: Callable[..., LangChainCache],
+        in_thread: Callable[..., Any],
+        caplog: pytest.LogCaptureFixture,
+    ):
+        cache, gate = make(commit_budget=0.05), threading.Event()
+        slow, model = Completion(cache=cache, calls=[], gate=gate), Completion(cache=cache, calls=[])
+        try:
+            leading = in_thread(lambda: slow.invoke("A"))
+            await wait_until_async(lambda: slow.calls, description="it calls", timeout=10)
+            following = in_thread(lambda: model.invoke("A"))
+            await wait_until_async(lambda: callers(cache) == 2, description="the other one waits", timeout=10)
+            await in_thread(cache.close)
+            assert await asyncio.wait_for(following, 10) == "answer to A"
+        finally:
+            gate.set()
+        assert await asyncio.wait_for(leading, 10) == "answer to A"
+        assert not caplog.records
+
+    def test_several_loops_one_after_another_use_it(self, valkey: Server, namespace: str):
+        with LangChainCache.from_url(valkey.url, namespace=namespace, **PATIENT) as cache:
+            model = Completion(cache=cache, calls=[])
+            for _ in range(3):
+                assert asyncio.run(model.ainvoke("A")) == "answer to A"
+            assert model.invoke("A") == "answer to A"
+            assert model.calls == ["A"]
+
+    def test_a_program_that_forks_and_forgets_it_ends_in_silence(self, valkey: Server, namespace: str):
+        """A child has connections of its own, and its exit leaves the parent those that it has."""
+        done = run(sys.executable, "-W", "error", "-c", PROGRAM, valkey.url, namespace, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == ["child:2", "parent:1"]
+
     def test_a_program_of_its_own_needs_no_loop(self, valkey: Server, namespace: str):
         with LangChainCache.from_url(valkey.url, namespace=namespace, **PATIENT) as cache:
             model = Completion(cache=cache, calls=[])
@@ -336,9 +728,53 @@ class TestSync:
             cache.clear()
             model.invoke("A")
             assert model.calls == ["A", "A"]
-        assert not [
-            thread for thread in threading.enumerate() if thread.name == "llmcache" and thread.is_alive()
-        ]
+        assert not background_threads()
+
+
+def callers(cache: LangChainCache) -> int:
+    """Return how many threads and tasks wait for an answer, its bringer included."""
+    maps = list(cache.cache._errands._flights._per_loop._here.values())
+    return sum(flight.callers for flights in maps for flight in list(flights.values()))
+
+
+def background_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "llmcache" and thread.is_alive()]
+
+
+# Asks for A twice, and in a child for B too; says how many calls its model got, and leaves all to the exit.
+PROGRAM = textwrap.dedent(
+    """
+    import os, sys, warnings
+    from langchain_core.language_models.llms import LLM
+    from llmcache_plugins.adapters.langchain import LangChainCache
+
+    class Model(LLM):
+        calls: list = []
+
+        @property
+        def _llm_type(self):
+            return "model"
+
+        def _call(self, prompt, stop=None, run_manager=None, **kwargs):
+            self.calls.append(prompt)
+            return f"answer to {prompt}"
+
+    url, namespace = sys.argv[1:]
+    patient = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
+    model = Model(cache=LangChainCache.from_url(url, namespace=namespace, **patient))
+    who = "parent"
+    model.invoke("A")
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        who = "child"
+        model.invoke("B")
+    assert model.invoke("A") == "answer to A"
+    print(f"{who}:{len(model.calls)}", flush=True)
+    """
+)
 
 
 async def _only_look_up(cache: LangChainCache, prompt: str) -> None:
@@ -355,10 +791,107 @@ class TestNoHarm:
             assert isinstance(await model.ainvoke("Hi"), AIMessage)
         assert stand_in.calls == 2
 
+    async def test_a_server_that_hangs_holds_up_a_call_for_no_longer_than_its_budgets(
+        self, stand_in: ProviderServer, make: Callable[..., LangChainCache], valkey: Server
+    ):
+        cache = make(lookup_budget=0.05, commit_budget=0.05, socket_timeout=60.0, connect_timeout=60.0)
+        model = chat(stand_in, cache)
+        await model.ainvoke("Hi")
+        valkey.pause()
+        began = time.monotonic()
+        assert isinstance(await model.ainvoke("Hi"), AIMessage)
+        assert time.monotonic() - began < 10
+        valkey.resume()
+
     async def test_odd_strings_are_only_strings(self, cache: LangChainCache):
         for prompt, llm in (("", ""), ("[", "---"), ("[1, 2]", "{}---[]"), ("\ud800", "x")):
             await cache.alookup(prompt, llm)
             await cache.aupdate(prompt, llm, [Generation(text="x")])
+
+    @pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+    @pytest.mark.parametrize("broken", ["acquire", "put", "key_of"])
+    async def test_whatever_goes_wrong_inside_the_call_goes_on(
+        self, cache: LangChainCache, monkeypatch: pytest.MonkeyPatch, is_async: bool, broken: str
+    ):
+        def raising(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("nobody expected this")
+
+        monkeypatch.setattr(cache.cache, broken, raising)
+        model = Completion(cache=cache, calls=[])
+        for _ in range(2):
+            asking = model.ainvoke("A") if is_async else asyncio.to_thread(model.invoke, "A")
+            assert await asyncio.wait_for(asking, 10) == "answer to A"
+
+    async def test_who_is_cancelled_while_it_waits_is_cancelled(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        stand_in.script(hanging())
+        leader = asyncio.create_task(chat(stand_in, cache).ainvoke("Hi"))
+        await stand_in.called(1)
+        follower = asyncio.create_task(chat(stand_in, cache).ainvoke("Hi"))
+        await asyncio.wait((follower,), timeout=0.1)
+        follower.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await follower
+        stand_in.release()
+        assert isinstance(await leader, AIMessage)
+        assert stand_in.calls == 1
+
+    async def test_no_prompt_answer_or_setting_of_a_model_is_ever_logged(
+        self, make: Callable[..., LangChainCache], caplog: pytest.LogCaptureFixture, valkey: Server
+    ):
+        """Headers are in `llm_string` in clear."""
+        secret = "sk-secret"
+        described = json.dumps(
+            {"lc": 1, "type": "constructor", "id": ["m"], "kwargs": {"default_headers": {"x": secret}}}
+        )
+        strings = [
+            described + "---[]",
+            f"[('secret', '{secret}')]",
+            f"<class '{secret}'>",
+            f"{secret} object at 0x7f",
+            f"use_previous_response_id': True {secret}",
+            f"{secret}\ud800",
+        ]
+        answers: list[list[Any]] = [
+            [Generation(text=secret)],
+            [ChatGeneration(message=AIMessage(secret, additional_kwargs={"x": object()}))],
+            [secret],
+            [],
+        ]
+        away = make(url="redis://127.0.0.1:1", lookup_budget=0.05)
+        with caplog.at_level(logging.DEBUG):
+            for cache in (make(), away, make(max_entry_bytes=1)):
+                for number, llm_string in enumerate(strings):
+                    for answer in answers:
+                        prompt = f"{secret} {number}"
+                        await asyncio.create_task(cache.alookup(prompt, llm_string))
+                        await cache.aupdate(prompt, llm_string, answer)
+                        await asyncio.to_thread(cache.lookup, prompt, llm_string)
+                        await asyncio.to_thread(cache.update, prompt, llm_string, answer)
+            for entry in valkey.command("KEYS", "*:e:*"):
+                valkey.command("SETRANGE", entry, 0, b"damaged")
+            await asyncio.create_task(make().alookup(f"{secret} 0", strings[0]))
+        assert caplog.records
+        assert secret not in caplog.text
+        assert not [record for record in caplog.records if secret in repr(record.__dict__)]
+
+    async def test_a_worker_that_makes_many_calls_keeps_nothing_of_them(
+        self, cache: LangChainCache, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A completion model is called in the application's own task, which may live for weeks."""
+        acquire, errands = cache.cache.acquire, weakref.WeakSet[Errand]()
+
+        async def remembering(*arguments: Any, **options: Any) -> Any:
+            found = await acquire(*arguments, **options)
+            errands.add(found)
+            return found
+
+        monkeypatch.setattr(cache.cache, "acquire", remembering)
+        for number in range(50):
+            await Completion(cache=cache, calls=[]).ainvoke(f"question {number}")
+        gc.collect()
+        assert len(errands) < 5
 
     async def test_read_only_is_the_one_thing_that_raises(self, make: Callable[..., LangChainCache]):
         with pytest.raises(CacheMiss):

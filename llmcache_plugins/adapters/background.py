@@ -12,6 +12,7 @@ import concurrent.futures
 import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -24,6 +25,18 @@ _STOP_WITHIN = 2.0
 """Seconds that an exit may wait for what is being stored."""
 
 
+_all: WeakSet[BackgroundLoop] = WeakSet()
+
+
+def _have_forked() -> None:
+    for background in list(_all):
+        background.has_forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_have_forked)
+
+
 class BackgroundLoop:
     """Runs coroutines for threads that have no loop, or whose loop must not be blocked for long.
 
@@ -31,6 +44,7 @@ class BackgroundLoop:
     """
 
     def __init__(self, *, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        _all.add(self)
         self._at_end = at_end
         self._lock = threading.Lock()
         self._pid = 0
@@ -39,7 +53,9 @@ class BackgroundLoop:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Begin `work` on the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._running())
+        # In one step: what a loop has taken in is run or cancelled, and one that stops takes nothing in.
+        with self._lock:
+            return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def stop(self) -> None:
         """Run `at_end` and stop the loop, if it runs. It is started again when it is needed."""
@@ -57,15 +73,18 @@ class BackgroundLoop:
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join(_STOP_WITHIN)
 
+    def has_forked(self) -> None:
+        """Begin anew, in a child: whoever held the lock is a thread of the parent's."""
+        self._lock = threading.Lock()
+
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            # After a fork the thread is the parent's.
-            if self._loop is None or self._pid != os.getpid():
-                self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="llmcache", daemon=True)
-                self._thread.start()
-                atexit.register(self.stop)
-            return self._loop
+        # After a fork the thread is the parent's.
+        if self._loop is None or self._pid != os.getpid():
+            self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="llmcache", daemon=True)
+            self._thread.start()
+            atexit.register(self.stop)
+        return self._loop
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -73,8 +92,14 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(_end_all())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+async def _end_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=_STOP_WITHIN)
