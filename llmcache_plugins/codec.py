@@ -42,6 +42,7 @@ HEADER_BYTES = 4 * DIGITS
 LAST_TIME = 8_000_000_000_000_000
 """A fence of the year 2223, as in `repository/lua/common.lua`: later ones are not ours."""
 
+_VERSION = b"%016d" % FORMAT_VERSION
 _PLAIN = b"\x00"
 _ZSTD = b"\x01"
 _LEVEL = 3
@@ -94,12 +95,12 @@ def read_header(stored: bytes) -> Header:
 
 def version_field() -> str:
     """Return the first field of a header, as the commit script writes it."""
-    return f"{FORMAT_VERSION:0{DIGITS}d}"
+    return _VERSION.decode()
 
 
 def read_body(stored: bytes, *, digest: str) -> Entry:
     """Read the entry of a stored value. Raises `CorruptEntry`."""
-    if stored[:DIGITS] != version_field().encode():
+    if stored[:DIGITS] != _VERSION:
         raise CorruptEntry("an entry of another format version")
     try:
         envelope = _decoder.decode(_unpack(stored[HEADER_BYTES:]))

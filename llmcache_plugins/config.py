@@ -92,8 +92,8 @@ class CacheConfig:
     """Most bytes of entries in the namespace."""
     max_entry_bytes: int = 1024 * 1024
     """A larger answer is returned, but not stored."""
-    compress_from: int = 1024
-    """Entries from this size on are compressed (zstd)."""
+    compress_from: int = 4096
+    """Entries from this size on are compressed (zstd): below it a hit's time is worth more than the bytes."""
     socket_timeout: float = 0.25
     connect_timeout: float = 1.0
 

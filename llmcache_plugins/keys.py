@@ -47,6 +47,11 @@ def encode_name(name: str) -> str:
     return "%-" + hashlib.sha256(encoded.encode()).hexdigest()
 
 
+@lru_cache(maxsize=4096)
+def _root(prefix: str, namespace: str, bucket: int) -> str:
+    return f"{encode_name(prefix)}:{{{encode_name(namespace)}.{bucket}}}:"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheKey:
     """The identity of one request: equal requests have equal keys.
@@ -97,11 +102,11 @@ class KeyLayout:
 
     def bucket(self, number: int) -> BucketKeys:
         """Return the keys of a bucket."""
-        return BucketKeys(f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.{number}}}:")
+        return BucketKeys(_root(self.prefix, self.namespace, number))
 
     def request(self, digest: str) -> BucketKeys:
         """Return the keys of a request and its bucket."""
-        return BucketKeys(self.bucket(self.bucket_of(digest)).root, digest)
+        return BucketKeys(_root(self.prefix, self.namespace, self.bucket_of(digest)), digest)
 
     def pattern(self) -> str:
         """Return a SCAN pattern that covers the namespace; `matcher` says what is truly its own."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.flight import Crew, call_provider
+from llmcache_plugins.cache.glance import glance
 from llmcache_plugins.cache.job import flight_key
-from llmcache_plugins.cache.shelf import clock
+from llmcache_plugins.cache.shelf import Opened, clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, WaitTimeout
 from llmcache_plugins.failures import is_own
 from llmcache_plugins.models import Mode, Outcome
@@ -41,6 +42,7 @@ class Calls:
     """Gives answers to callers, and knows which are being fetched."""
 
     def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+        self._repository = repository
         self._config = repository.config
         self._shelf = shelf
         self._crew = Crew(repository, shelf)
@@ -92,6 +94,11 @@ class Calls:
 
     async def _share(self, job: CallJob, tasks: Tasks, *, may_wait: bool) -> Resolution:
         since = clock()
+        if job.mode is not Mode.REFRESH and not self._flights.is_under_way((job.key, Mode.DEFAULT)):
+            found = await glance(job, self._repository, self._shelf)
+            if isinstance(found, Opened):
+                return resolutions.of_entry(job.key, found.entry, found.answer)
+            job = found
         rounds = _MOST_ROUNDS if may_wait and job.mode is not Mode.REFRESH else 0
         while rounds > 0:
             try:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.flight import Crew
+from llmcache_plugins.cache.glance import glance
 from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.job import flight_key
-from llmcache_plugins.cache.shelf import clock
+from llmcache_plugins.cache.shelf import Opened, clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
 from llmcache_plugins.loops import running_loop
 from llmcache_plugins.models import EncodedAnswer, Mode
@@ -140,6 +141,11 @@ class Errands:
         A context that has an errand under way waits for nobody: others may be waiting for it.
         """
         since = clock()
+        if job.mode is not Mode.REFRESH and not self._flights.is_under_way((job.key, Mode.DEFAULT)):
+            found = await glance(job, self._repository, self._shelf)
+            if isinstance(found, Opened):
+                return resolutions.of_entry(job.key, found.entry, found.answer)
+            job = found
         may_wait = may_wait and not is_held() and all(errand.is_over for errand in _given.get())
         for attempt in range(_MOST_ATTEMPTS + 1):
             shares = may_wait and attempt < _MOST_ATTEMPTS

@@ -12,15 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
+    from llmcache_plugins.budget import Budget
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import EncodedAnswer, Entry, Outcome
     from llmcache_plugins.repository import Ask
 
-__all__ = ["CallJob", "FlightKey", "Job", "Landing", "StreamJob", "flight_key"]
+__all__ = ["CallJob", "FlightKey", "Glance", "Job", "Landing", "StreamJob", "flight_key"]
 
 FlightKey = tuple["CacheKey", "Hashable"]
 
 _ASKS: dict[Mode, Ask] = {Mode.READ_ONLY: "follow", Mode.REFRESH: "fence"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Glance:
+    """What a look before the flight has shown: the fence of what cannot be used, or why nothing was seen."""
+
+    budget: Budget
+    seen: str = ""
+    error: Exception | None = None
+    is_used: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +42,14 @@ class Job:
     codec: AnswerCodec
     ttl: float
     mode: Mode = Mode.DEFAULT
+    glance: Glance | None = None
+
+    def take_glance(self) -> Glance | None:
+        """Return what was seen, once: a second flight of the same call looks for itself."""
+        if self.glance is None or self.glance.is_used:
+            return None
+        self.glance.is_used = True
+        return self.glance
 
     def read(self, encoded: EncodedAnswer) -> Any:
         """Return what was stored as this request wants it. Raises `CorruptEntry`."""
@@ -38,7 +57,9 @@ class Job:
 
     def calling(self, call: Callable[[], Awaitable[Any]]) -> CallJob:
         """Return the same request, with a way to ask the provider."""
-        return CallJob(key=self.key, codec=self.codec, ttl=self.ttl, mode=self.mode, call=call)
+        return CallJob(
+            key=self.key, codec=self.codec, ttl=self.ttl, mode=self.mode, glance=self.glance, call=call
+        )
 
     @property
     def is_not_stored(self) -> bool:

@@ -22,7 +22,7 @@ from llmcache_plugins.cache.shelf import Shelf, clock
 from llmcache_plugins.cache.streams import Report, Streamer
 from llmcache_plugins.config import CacheConfig, CacheSettings
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, SignatureError
-from llmcache_plugins.keys import encode_name
+from llmcache_plugins.keys import CacheKey, encode_name
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.policy import CachePolicy, effective_ttl
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
-    from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.telemetry import Observer
 
 __all__ = ["ResponseCache"]
@@ -180,6 +179,7 @@ class ResponseCache:
 
         Whoever gets an `Errand` calls, and then says `fulfil(answer)` or `abandon(error)`; until then, at
         most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
+        `query` may be its `CacheKey`, here and in `put`.
         """
         started, mode = clock(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
@@ -324,6 +324,8 @@ class ResponseCache:
         """Return the key of a query; None for one that is not to be cached."""
         if mode is Mode.OFF:
             return None
+        if isinstance(query, CacheKey):
+            return query
         try:
             return self.key_of(query, codec=codec, scope=scope, namespace=namespace)
         except SignatureError as error:

@@ -106,9 +106,14 @@ class Turns:
         a stream that another process has under way is followed to its end.
         """
         try:
-            budget = Budget(self._config.lookup_budget)
-            if (ready := await self._look_up(job, claim, budget)) is not None:
-                return ready
+            if (glance := job.take_glance()) is None:
+                budget = Budget(self._config.lookup_budget)
+                if (ready := await self._look_up(job, claim, budget)) is not None:
+                    return ready
+            elif glance.error is not None:
+                raise glance.error
+            else:
+                budget, claim.seen = glance.budget, glance.seen
             asked_at = clock()
             turn = await self._ask(job, claim, budget, waited=False, live=tail is not None)
             if not isinstance(turn, Wait):

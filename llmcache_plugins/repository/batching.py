@@ -131,6 +131,7 @@ class RawEntry:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
+    lane: Hashable
     root: str
     entry: str
     answer: asyncio.Future[RawEntry | Exception]
@@ -147,19 +148,28 @@ class FetchBatcher:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._read = read
-        self._queue = _TickQueue[_Read](
-            send=self._fetch_batch, spawn=spawn, most=MOST_READS, heaviest=MOST_READS
-        )
+        self._unsent: dict[tuple[Hashable, str, str], _Read] = {}
+        self._queue = _TickQueue[_Read](send=self._send, spawn=spawn, most=MOST_READS, heaviest=MOST_READS)
 
     def close(self) -> None:
         """Answer who still waits to be sent, and whoever comes later."""
         self._queue.close()
 
     def fetch(self, lane: Hashable, *, root: str, entry: str) -> asyncio.Future[RawEntry | Exception]:
-        """Ask for one entry of a bucket and the bucket's epoch."""
-        wanted = _Read(root, entry, asyncio.get_running_loop().create_future())
-        self._queue.put(lane, wanted)
+        """Ask for one entry of a bucket and the bucket's epoch. Who cancels it cancels it for all who ask."""
+        place = (lane, root, entry)
+        wanted = self._unsent.get(place)
+        if wanted is None or wanted.answer.done():
+            wanted = self._unsent[place] = _Read(
+                lane, root, entry, asyncio.get_running_loop().create_future()
+            )
+            self._queue.put(lane, wanted)
         return wanted.answer
+
+    async def _send(self, batch: list[_Read]) -> None:
+        for wanted in batch:
+            self._unsent.pop((wanted.lane, wanted.root, wanted.entry), None)
+        await self._fetch_batch(batch)
 
     async def _fetch_batch(self, batch: list[_Read]) -> None:
         groups = list(_by_root(batch).values())

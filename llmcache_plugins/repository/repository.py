@@ -119,7 +119,7 @@ class ResponseRepository:
         """Like `fetch`; a miss says which entry, if any, was read and could not be used."""
         link, names = self._locate(key)
         waiting = link.fetch(root=names.root, entry=names["entry"])
-        raw = await (budget.wait_for(waiting) if budget else waiting)
+        raw = await (budget.wait_for(waiting) if budget else asyncio.shield(waiting))
         if isinstance(raw, Exception):
             raise raw
         judging = self._judge.judge(link, names, raw.value, raw.epoch)

@@ -22,7 +22,7 @@ try:
 except ImportError as error:
     raise ImportError('LangChainCache needs LangChain: pip install "llmcache-plugins[langchain]"') from error
 
-from llmcache_plugins.adapters.langchain.keys import bypass_reason, request_of
+from llmcache_plugins.adapters.langchain.keyring import KeyRing
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec, mark_hit
 from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import abandon, belongs_here, is_under_way, note
@@ -81,6 +81,7 @@ class LangChainCache(BaseCache):
         self.sync = SyncHalf(cache)
         self._errands: PerLoop[dict[Any, list[Errand]]] = PerLoop(dict)
         self._complaints: set[str] = set()
+        self._keys = KeyRing(cache)
         if (address := cache.repository.address) is not None:
             _known[_place_of(address, cache.config)] = self
 
@@ -150,12 +151,12 @@ class LangChainCache(BaseCache):
 
     async def _acquire(self, prompt: str, llm_string: str, may_wait: bool) -> Resolution | Errand | None:
         try:
-            if (reason := bypass_reason(llm_string)) is not None:
-                self.complain(f"a call of LangChain is not cached: its model {reason}")
-                self.cache.bypass(reason, face=Face.LANGCHAIN)
+            key = self._keys(prompt, llm_string)
+            if isinstance(key, str):
+                self.complain(f"a call of LangChain is not cached: its model {key}")
+                self.cache.bypass(key, face=Face.LANGCHAIN)
                 return None
-            request = request_of(prompt, llm_string)
-            found = await self.cache.acquire(request, codec=_CODEC, may_wait=may_wait, face=Face.LANGCHAIN)
+            found = await self.cache.acquire(key, codec=_CODEC, may_wait=may_wait, face=Face.LANGCHAIN)
         except CacheMiss:
             raise
         except Exception as error:  # noqa: BLE001 - a guest in the application's call: whatever it is
@@ -167,17 +168,17 @@ class LangChainCache(BaseCache):
 
     async def _update(self, prompt: str, llm_string: str, generations: list[Generation]) -> None:
         try:
-            if bypass_reason(llm_string) is not None:
+            key = self._keys(prompt, llm_string)
+            if isinstance(key, str):
                 return
-            request = request_of(prompt, llm_string)
             answer: Any = generations
             with suppress(UnstorableAnswer):
                 # Before anything is awaited: the application goes on to change its message.
                 answer = _CODEC.encode(generations)
-            if errands := self._take(self.cache.key_of(request, codec=_CODEC)):
+            if errands := self._take(key):
                 await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:
-                await self.cache.put(request, answer, codec=_CODEC)
+                await self.cache.put(key, answer, codec=_CODEC)
         except Exception as error:  # noqa: BLE001 - the answer is paid for: nothing may stand in its way
             self.complain(f"an answer of LangChain was not stored ({type(error).__name__})")
 

@@ -7,7 +7,7 @@ can read the environment (CVE-2025-68664): whatever an answer contains comes bac
 from __future__ import annotations
 
 import json
-import uuid
+import os
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import msgspec
@@ -236,8 +236,15 @@ class _Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             msgspec.convert(self.usage_metadata, _Tokens)
         fields = msgspec.structs.asdict(self)
         if self.id == _FRESH_ID:
-            fields["id"] = f"{_FRESH_ID}{uuid.uuid4()}"
+            fields["id"] = _FRESH_ID + _random_uuid()
         return fields
+
+
+def _random_uuid() -> str:
+    # RFC 9562, version 4; uuid.uuid4() takes three times as long.
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def refuse_extension(code: int, _data: memoryview) -> object:
