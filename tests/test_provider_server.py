@@ -116,6 +116,29 @@ async def test_tools_may_be_declined(client):
     assert answer.choices[0].message.tool_calls is None
 
 
+async def test_the_result_of_a_tool_is_answered_and_not_asked_for_again(client):
+    first = await ask(client, tools=TOOLS)
+    (call,) = first.choices[0].message.tool_calls
+    result = {"role": "tool", "tool_call_id": call.id, "content": "found"}
+    messages = [*MESSAGES, first.choices[0].message.model_dump(exclude_none=True), result]
+    last = await client.chat.completions.create(model="stand-in", messages=messages, tools=TOOLS)
+    assert (last.choices[0].message.tool_calls, last.choices[0].finish_reason) == (None, "stop")
+    assert last.choices[0].message.content
+    forced = await client.chat.completions.create(
+        model="stand-in", messages=messages, tools=TOOLS, tool_choice="required"
+    )
+    assert forced.choices[0].message.tool_calls
+
+
+async def test_the_result_of_a_function_is_answered_and_not_asked_for_again(client):
+    tools = [{"type": "function", "name": "look_up", "parameters": {"type": "object"}, "strict": False}]
+    first = await client.responses.create(model="stand-in", input="Hi", tools=tools)
+    result = {"type": "function_call_output", "call_id": first.output[0].call_id, "output": "found"}
+    asked = [{"role": "user", "content": "Hi"}, first.output[0].model_dump(), result]
+    last = await client.responses.create(model="stand-in", input=asked, tools=tools)
+    assert [item.type for item in last.output] == ["message"]
+
+
 async def test_responses_plain_and_streamed(client):
     plain = await client.responses.create(model="stand-in", input="Hi there", instructions="Be brief.")
     async with client.responses.stream(

@@ -94,8 +94,12 @@ def _dice(request: Wire, *salt: object) -> random.Random:
 
 
 def calls_for(request: Wire) -> tuple[tuple[str, str], ...]:
-    """Return the tool calls of an answer: every function offered, once, unless the caller wants none."""
-    if request.get("tool_choice") == "none":
+    """Return the tool calls of an answer: every function offered, once.
+
+    None if the caller wants none, or brings the result of one and leaves the choice: an agent comes to an end.
+    """
+    choice = request.get("tool_choice") or "auto"
+    if choice == "none" or (choice == "auto" and _brings_a_result(request)):
         return ()
     offered = [tool.get("function", tool).get("name") for tool in request.get("tools") or []]
     rng = _dice(request, "arguments")
@@ -104,6 +108,14 @@ def calls_for(request: Wire) -> tuple[tuple[str, str], ...]:
         for name in offered
         if name
     )
+
+
+def _brings_a_result(request: Wire) -> bool:
+    asked = request.get("messages", request.get("input"))
+    last = asked[-1] if isinstance(asked, list) and asked else None
+    if not isinstance(last, dict):
+        return False
+    return last.get("role") == "tool" or last.get("type") == "function_call_output"
 
 
 # --- What was asked --------------------------------------------------------------------------------------

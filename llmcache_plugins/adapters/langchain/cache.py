@@ -181,6 +181,7 @@ class LangChainCache(BaseCache):
                 await self.cache.put(key, answer, codec=_CODEC)
         except Exception as error:  # noqa: BLE001 - the answer is paid for: nothing may stand in its way
             self.complain(f"an answer of LangChain was not stored ({type(error).__name__})")
+            abandon(None)  # who waits for it waits in vain
 
     def _remember(self, errand: Errand) -> None:
         errands = self._errands.current()
