@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks import peers
 from benchmarks.herd import Herd, Orders, Report, herd
-from benchmarks.own_server import OwnServer, own_server
 from benchmarks.peers.ours import new_cache
 from benchmarks.processes import ChildFailedError, sleep_until
 from benchmarks.provider import Provider, provider, query
+from benchmarks.servers import OwnServer, own_server
 from benchmarks.tables import percentile, print_table
 from llmcache_plugins import InferenceGateway
 

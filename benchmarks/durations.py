@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from benchmarks import peers
 from benchmarks.chart import Line, chart
 from benchmarks.herd import Orders, herd
-from benchmarks.own_server import own_server
 from benchmarks.processes import ChildFailedError
 from benchmarks.provider import provider
+from benchmarks.servers import own_server
 from benchmarks.tables import print_table
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import time
 
 import redis.asyncio as aioredis
 
-from benchmarks.servers import server_url
+from benchmarks.servers import own_server
 from benchmarks.timing import Timing, measure, print_rows
 from llmcache_plugins import InferenceGateway, ResponseCache
 from llmcache_plugins.answers import PlainCodec
@@ -65,7 +65,7 @@ async def _provider(_query: object) -> str:
 
 def main() -> None:
     """Print a table per level of concurrency."""
-    with server_url() as url:
+    with own_server(with_log=True) as server:
         for concurrency in (1, 64, 256):
-            rows = asyncio.run(run(url, concurrency))
+            rows = asyncio.run(run(server.socket_url, concurrency))
             print_rows(f"Reads of a 2 KB answer, {concurrency} at a time", rows)

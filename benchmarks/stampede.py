@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from benchmarks import peers
 from benchmarks.commands import disagreement, housekeeping, open_counters, without_housekeeping
 from benchmarks.herd import Orders, Report, herd
-from benchmarks.own_server import own_server
 from benchmarks.processes import ChildFailedError
 from benchmarks.provider import Call, provider
 from benchmarks.pubsub import round_trip, watch_wakes
+from benchmarks.servers import own_server
 from benchmarks.tables import milliseconds, percentile, print_table
 
 if TYPE_CHECKING:

