@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import sys
 import tomllib
 from collections import Counter
@@ -13,9 +15,20 @@ from command import ROOT, run
 from llmcache_plugins import CacheSignatureEngine
 from llmcache_plugins.cli.demo.questions import load_questions
 from llmcache_plugins.repository.embedded import EmbeddedServer
+from llmcache_plugins.testing.provider_server import ProviderServer
 
-QUICKSTART = ROOT / "examples" / "quickstart.py"
-QUESTIONS = ROOT / "examples" / "questions.jsonl"
+EXAMPLES = ROOT / "examples"
+QUESTIONS = EXAMPLES / "questions.jsonl"
+CALLS = {
+    "quickstart": (0, 0),  # it brings a model of its own
+    "langchain_agent": (2, 0),
+    "langchain_graph": (2, 0),
+    "langchain_per_model": (4, 3),
+    "langchain_plain": (1, 0),
+    "langchain_stream": (1, 0),
+    "langchain_tenants": (2, 0),
+}
+"""What reaches the provider when an example is run, and when it is run again."""
 
 
 @pytest.fixture
@@ -24,24 +37,41 @@ def cache_home(tmp_path):
     EmbeddedServer(tmp_path / "llmcache" / "server").stop()
 
 
-def test_the_quickstart_prints_what_its_comments_say(cache_home):
-    source = QUICKSTART.read_text()
+@pytest.mark.timeout(240)  # importing LangChain takes its time, twice
+@pytest.mark.parametrize("name", CALLS)
+async def test_an_example_prints_what_its_comments_say(name, cache_home):
+    example = EXAMPLES / f"{name}.py"
+    told = "".join(line[2:] for line in example.read_text().splitlines(keepends=True) if line[:2] == "# ")
+    printed, calls = [], []
 
-    first, again = (
-        run(sys.executable, str(QUICKSTART), env={"XDG_CACHE_HOME": str(cache_home)}) for _ in "12"
-    )
+    # Slow enough that a second reader finds a stream under way.
+    async with ProviderServer(median_seconds=1.0 if name == "langchain_stream" else 0.0) as provider:
+        environment = {
+            "OPENAI_API_KEY": "test",
+            "OPENAI_BASE_URL": provider.base_url,
+            "XDG_CACHE_HOME": str(cache_home),
+        }
+        for _ in "12":
+            before = provider.calls
+            done = await asyncio.to_thread(run, sys.executable, str(example), env=environment)
+            assert (done.returncode, done.stderr) == (0, "")
+            printed.append(done.stdout)
+            calls.append(provider.calls - before)
 
-    assert (first.returncode, first.stderr) == (0, "")
-    assert (again.returncode, again.stderr) == (0, "")
-    assert f"# {first.stdout}" in source
-    assert f"# Run again within an hour: {again.stdout}" in source
-    assert first.stdout != again.stdout
+    assert re.split(r"Run again within an? \w+:\s", told) == printed
+    assert tuple(calls) == CALLS[name]
 
 
-def test_the_quickstart_is_under_15_lines_of_code():
-    lines = [line for line in QUICKSTART.read_text().splitlines() if line and not line.startswith("#")]
+def test_every_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(CALLS)
 
-    assert len(lines) < 15
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_example_is_short(name):
+    lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
+
+    code = [line for line in lines if line and not line.startswith("#")]
+    assert len(code) < (15 if name == "quickstart" else 25)
 
 
 def _digest(request):
