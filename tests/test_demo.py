@@ -8,20 +8,22 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import redis
-from command import COMMAND, ROOT, environment, llmcache
-from openai import AsyncOpenAI
+from command import COMMAND, ROOT, environment, llmcache, run
+from openai import AsyncOpenAI, OpenAIError
 from waiting import wait_until
 
 from llmcache_plugins import InferenceGateway, Outcome, ResponseCache
-from llmcache_plugins.cli.demo import figures
+from llmcache_plugins.cli.demo import figures, scenes
 from llmcache_plugins.cli.demo.load import Sample, directly, run_load, through
 from llmcache_plugins.cli.demo.questions import load_questions, read_questions
 from llmcache_plugins.cli.demo.run import concurrency_for
+from llmcache_plugins.cli.demo.stage import Api, new_cache
 from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.models import Usage
 from llmcache_plugins.providers import OpenAIProvider
@@ -49,6 +51,16 @@ def small(tmp_path):
 
 def _parts(printed):
     return {part["name"]: part for part in printed["parts"]}
+
+
+def _scenes(printed):
+    return {scene["name"]: scene for scene in printed["langchain"]}
+
+
+def _provider_calls(printed):
+    """Return how many provider calls the printed figures add up to."""
+    of_scenes = sum(sum(scene["provider_calls"].values()) for scene in printed["langchain"])
+    return sum(part["counted_by_provider"] for part in printed["parts"]) + of_scenes
 
 
 # --- What it shows ----------------------------------------------------------------------------------------
@@ -80,6 +92,20 @@ def test_the_shipped_demo_is_true_and_takes_less_than_a_minute():
     assert printed["burst"] == {"processes": 4, "callers": 200, "provider_calls": 1, "different_answers": 1}
     assert set(parts["burst"]["outcomes"]) <= {"miss", "coalesced", "hit"}
     _assert_that_savings_add_up(printed)
+    _assert_that_langchain_pays_once(printed)
+
+
+def _assert_that_langchain_pays_once(printed):
+    played = {name: (scene["calls"], scene["provider_calls"]) for name, scene in _scenes(printed).items()}
+    assert {name: (calls, counted["llmcache"]) for name, (calls, counted) in played.items()} == {
+        "chat replay": (6, 3),
+        "agent": (4, 2),
+        "stream": (10, 1),
+        "burst": (50, 1),
+    }
+    for calls, counted in played.values():
+        assert counted["llmcache"] < counted["in_memory_cache"] <= counted["no_cache"] == calls
+    assert {scene["different_answers"] for scene in printed["langchain"]} == {1}
 
 
 def _assert_that_savings_add_up(printed):
@@ -109,11 +135,33 @@ def test_it_prints_a_table_and_says_that_the_provider_is_a_stand_in(small):
         "p99",
         "counted by",
         "example prices",
+        "LangChain with ChatOpenAI",
+        "InMemoryCache",
+        "chat of 3 turns",
+        "agent with a tool",
+        "stream, 5 at once",
+        "question, 50 at once",
     ):
         assert words in done.stdout
     assert "200 identical calls from 4 processes, 1 provider call," in done.stdout
     assert "4 questions, 2 of them different" in done.stdout
     assert "--limit takes 1 more" in done.stderr
+
+
+def test_without_langchain_it_says_in_a_line_what_to_install(small):
+    arguments = ["llmcache", "demo", str(small), "--json", "--median", "0.01"]
+    code = (
+        f"import sys; sys.modules['langchain_openai'] = None; sys.argv = {arguments!r}\n"
+        "if __name__ == '__main__':\n    from llmcache_plugins.cli import main; main()"
+    )
+    done = run(sys.executable, "-c", code)
+
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["langchain"] is None
+    assert list(_parts(printed)) == ["no cache", "first pass", "second pass", "burst"]
+    about = [line for line in done.stderr.splitlines() if "LangChain" in line]
+    assert about == ['LangChain is not installed; its part needs pip install "llmcache-plugins[demo]".']
 
 
 def test_a_redis_of_the_users_is_left_as_it_was(valkey, small):
@@ -143,24 +191,41 @@ async def test_a_real_provider_gets_the_key_and_as_many_calls_as_were_announced(
 
         assert done.returncode == 0, done.stderr
         printed = json.loads(done.stdout)
-        assert provider.calls == sum(part["counted_by_provider"] for part in printed["parts"]) == 5 + 3 + 1
+        assert sum(part["counted_by_provider"] for part in printed["parts"]) == 5 + 3 + 1
+        assert provider.calls == _provider_calls(printed) < 9 + 90
         assert set(provider.calls_by_model) == {"real-model"}
         assert {call.headers["Authorization"] for call in provider.received} == {"Bearer sk-secret-1"}
     assert printed["provider"] == {"description": provider.base_url, "stand_in": False}
     assert "STAND-IN" not in done.stderr
-    assert "5 calls without the cache, at most 5 with it, 1 for the burst" in done.stderr
+    announced = "5 calls without the cache, at most 5 with it, 1 for the burst, at most 90 for LangChain."
+    assert announced in done.stderr
+    assert [scene["calls"] for scene in printed["langchain"]] == [6, 4, 10, 10]
     assert "sk-secret-1" not in done.stdout + done.stderr
 
 
 async def test_answers_that_were_not_stored_are_findings(small):
     async with ProviderServer() as provider:
-        provider.behave(lambda _call: truncated())
+        provider.behave(lambda call: truncated() if call.prompt in ("three", scenes.TURNS[-1]) else None)
         done = await _llmcache_against(provider, small, "--json")
 
     assert done.returncode == 1, done.stderr
     printed = json.loads(done.stdout)
-    assert any("not stored: truncated" in finding for finding in printed["findings"])
-    assert any(finding.startswith("second pass:") for finding in printed["findings"])
+    assert printed["findings"] == [
+        "second pass: 1 provider calls where 0 were expected (4 hit, 1 miss).",
+        "LangChain, chat replay: 4 provider calls where 3 were expected.",
+        "4 answers were not stored: truncated.",
+    ]
+
+
+async def test_a_refusal_in_langchain_s_part_is_the_sdk_s_error(valkey, namespace):
+    from llmcache_plugins.cli.demo.langchain import run_langchain
+
+    async with ProviderServer() as provider, new_cache(valkey.url, namespace=namespace) as cache:
+        refusal = Behaviour(status=401, error_code="invalid_api_key")
+        provider.behave(lambda call: refusal if call.prompt == scenes.BURST_QUESTION else None)
+        api = Api(base_url=provider.base_url, key="k", is_stand_in=False)
+        with pytest.raises(OpenAIError):
+            await run_langchain(api, model="m", cache=cache, median_seconds=0, on_done=lambda _calls: None)
 
 
 async def test_a_provider_that_refuses_ends_the_demo_with_a_sentence(small):
@@ -315,6 +380,21 @@ def _part(name, samples, calls, counted=None):
     )
 
 
+def _tally(calls, *, of=3, answers=1):
+    return figures.Tally(calls=6, different_calls=of, different_answers=answers, provider_calls=calls)
+
+
+def _scene(*, no_cache=6, ours=3, answers=1):
+    return figures.Scene(
+        name="chat replay",
+        description="a chat",
+        no_cache=_tally(no_cache),
+        # What others make of it is shown and not judged.
+        in_memory=_tally(5, answers=2),
+        ours=_tally(ours, answers=answers),
+    )
+
+
 def _report(**changed):
     parts = {
         "baseline": _part("no cache", [_sample(None)], 1),
@@ -355,6 +435,14 @@ def _report(**changed):
         ({"burst": _part("burst", [_sample(Outcome.MISS)], 3)}, "burst: 3 provider calls where 1"),
         ({"burst": _part("burst", [_sample(), _sample(digest="b")], 1)}, "burst: 2 different answers"),
         ({"refusals": {"too_big": 2}}, "2 answers were not stored: too_big"),
+        ({"langchain": [_scene()]}, None),
+        ({"langchain": [_scene(ours=4)]}, "LangChain, chat replay: 4 provider calls where 3 were expected."),
+        ({"langchain": [_scene(ours=2)]}, "LangChain, chat replay: 2 provider calls where 3"),
+        (
+            {"langchain": [_scene(no_cache=5)]},
+            "LangChain, chat replay: 6 calls without a cache were 5 provider calls.",
+        ),
+        ({"langchain": [_scene(answers=2)]}, "LangChain, chat replay: 2 different answers"),
     ],
 )
 def test_what_is_not_as_it_should_be_is_a_finding(changed, finding):

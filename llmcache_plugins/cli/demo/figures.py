@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.cli.demo.load import Sample
 
-__all__ = ["Part", "Prices", "Report", "findings_of", "percentile", "to_json"]
+__all__ = ["Part", "Prices", "Report", "Scene", "Tally", "findings_of", "percentile", "to_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,32 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What a scene took with one cache, or without; it consists of plays that make the same calls."""
+
+    calls: int
+    """Of the application, in all plays."""
+    different_calls: int
+    """Of them those of one play: what a cache has to let through."""
+    different_answers: int
+    """1 when every play got the same."""
+    provider_calls: int
+    """As counted at the provider's side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A scene of the LangChain part, as three applications played it."""
+
+    name: str
+    description: str
+    no_cache: Tally
+    in_memory: Tally
+    """With LangChain's own `InMemoryCache`."""
+    ours: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The whole demo."""
 
@@ -87,6 +113,8 @@ class Report:
     second: Part
     burst: Part
     burst_processes: int
+    langchain: Sequence[Scene] | None = None
+    """None when LangChain is not installed."""
     prices: Prices
     refusals: Mapping[str, int] = field(default_factory=dict)
     seconds: float
@@ -128,6 +156,7 @@ def findings_of(report: Report) -> list[str]:
         *(_disagreement(part) for part in report.parts if part.provider_calls != part.counted_by_provider),
         *_unexpected_calls(report),
         *_unequal_answers(report.burst),
+        *(finding for scene in report.langchain or () for finding in _findings_of_scene(scene)),
         *(f"{n} answers were not stored: {reason}." for reason, n in sorted(report.refusals.items())),
     ]
 
@@ -157,6 +186,22 @@ def _unequal_answers(burst: Part) -> list[str]:
     return [f"{burst.name}: {different} different answers to one request."] if different > 1 else []
 
 
+def _findings_of_scene(scene: Scene) -> list[str]:
+    where, plain, ours = f"LangChain, {scene.name}", scene.no_cache, scene.ours
+    found = []
+    if plain.provider_calls != plain.calls:
+        found.append(
+            f"{where}: {plain.calls} calls without a cache were {plain.provider_calls} provider calls."
+        )
+    if ours.provider_calls != ours.different_calls:
+        found.append(
+            f"{where}: {ours.provider_calls} provider calls where {ours.different_calls} were expected."
+        )
+    if ours.different_answers != 1:
+        found.append(f"{where}: {ours.different_answers} different answers to the same calls.")
+    return found
+
+
 def _sum(usages: Sequence[Usage]) -> Usage:
     return Usage(
         input_tokens=sum(usage.input_tokens for usage in usages),
@@ -182,6 +227,7 @@ def to_json(report: Report) -> dict[str, Any]:
             "provider_calls": report.burst.provider_calls,
             "different_answers": len({sample.digest for sample in report.burst.samples}),
         },
+        "langchain": None if report.langchain is None else [_scene_to_json(one) for one in report.langchain],
         "saved_in_passes": _saved_to_json(report),
         "findings": findings_of(report),
         "seconds": round(report.seconds, 3),
@@ -201,6 +247,20 @@ def _part_to_json(part: Part) -> dict[str, Any]:
         "seconds": round(part.seconds, 3),
         "billed": _usage_to_json(part.billed),
         "saved": _usage_to_json(part.saved),
+    }
+
+
+def _scene_to_json(scene: Scene) -> dict[str, Any]:
+    return {
+        "name": scene.name,
+        "calls": scene.ours.calls,
+        "different_calls": scene.ours.different_calls,
+        "different_answers": scene.ours.different_answers,
+        "provider_calls": {
+            "no_cache": scene.no_cache.provider_calls,
+            "in_memory_cache": scene.in_memory.provider_calls,
+            "llmcache": scene.ours.provider_calls,
+        },
     }
 
 

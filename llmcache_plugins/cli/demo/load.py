@@ -10,17 +10,19 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmcache_plugins.models import Outcome, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Coroutine, Iterable, Iterator
 
     from llmcache_plugins.cli.demo.questions import Request
     from llmcache_plugins.gateway import InferenceGateway, Provider
 
-__all__ = ["Ask", "Sample", "directly", "run_load", "through"]
+__all__ = ["Ask", "Sample", "at_once", "directly", "run_load", "through"]
+
+T = TypeVar("T")
 
 _ASKED_PROVIDER = (Outcome.MISS, Outcome.BYPASS, Outcome.UNAVAILABLE)
 _NOTHING = Usage()
@@ -85,13 +87,21 @@ async def run_load(
     The first error ends the load and is raised as it is; cancelling ends every call.
     """
     queue, samples = iter(requests), list[Sample]()
+    await at_once(_work(queue, ask, samples, on_done) for _ in range(concurrency))
+    return samples
+
+
+async def at_once(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all at the same time; return their results, in their order.
+
+    The first error ends the others and is raised as it is.
+    """
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(_work(queue, ask, samples, on_done))
+            tasks = [group.create_task(call) for call in calls]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return samples
+    return [task.result() for task in tasks]
 
 
 async def _work(

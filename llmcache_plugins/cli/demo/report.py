@@ -13,9 +13,9 @@ from rich.text import Text
 from llmcache_plugins.cli.demo.figures import findings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from llmcache_plugins.cli.demo.figures import Part, Report
+    from llmcache_plugins.cli.demo.figures import Part, Report, Scene
     from llmcache_plugins.cli.demo.run import Begin
 
 __all__ = ["announce", "print_report", "progress_bar"]
@@ -42,11 +42,14 @@ def progress_bar() -> Iterator[Begin]:
 
 
 def print_report(report: Report) -> None:
-    """Print the table and what it means on stdout."""
+    """Print the tables and what they mean on stdout."""
     console = Console(highlight=False)
     console.print(_table(report))
     for line in _conclusions(report):
         console.print(Text(line))
+    if report.langchain is not None:
+        console.print(_langchain_table(report.langchain, counted=_counted(report)))
+    console.print(Text(f"Took {report.seconds:.1f} s, on {report.server}."))
     for finding in findings_of(report):
         console.print(Text(f"Finding: {finding}", style="bold red"))
 
@@ -54,11 +57,28 @@ def print_report(report: Report) -> None:
 def _table(report: Report) -> Table:
     table = Table(title=f"Provider: {report.provider}", title_justify="left")
     table.add_column("")
-    counted = "counted by provider" if report.is_stand_in else "counted on the wire"
-    for name in ("calls", "provider calls", counted, "hit rate", "p50", "p99"):
+    for name in ("calls", "provider calls", _counted(report), "hit rate", "p50", "p99"):
         table.add_column(name, justify="right")
     for part in report.parts:
         table.add_row(*_row(part))
+    return table
+
+
+def _counted(report: Report) -> str:
+    return "counted by provider" if report.is_stand_in else "counted on the wire"
+
+
+def _langchain_table(scenes: Sequence[Scene], *, counted: str) -> Table:
+    table = Table(title=f"LangChain with ChatOpenAI: provider calls, {counted}", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in ("calls", "no cache", "LangChain's InMemoryCache", "this cache"):
+        table.add_column(name, justify="right")
+    for scene in scenes:
+        counts = (
+            scene.ours.calls,
+            *(one.provider_calls for one in (scene.no_cache, scene.in_memory, scene.ours)),
+        )
+        table.add_row(scene.description, *(f"{count:,}" for count in counts))
     return table
 
 
@@ -92,7 +112,6 @@ def _conclusions(report: Report) -> list[str]:
         f"Both passes saved {_saved(report)}:",
         f"  {bill} at example prices of {rates}.",
         f"Asked: {questions}, by {report.concurrency} users at once.",
-        f"Took {report.seconds:.1f} s, on {report.server}.",
     ]
 
 

@@ -1,6 +1,7 @@
-"""The demo's three parts, one after the other, against a server and a provider.
+"""The demo's parts, one after the other, against a server and a provider.
 
-Owns what is asked and counted. Leaves the processes to `burst` and every word to `report`.
+Owns what is asked and counted. Leaves the processes to `burst`, LangChain to `langchain` and every word to
+`report`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 from openai import OpenAIError
 
 from llmcache_plugins.cli.demo.burst import Squad, run_burst
-from llmcache_plugins.cli.demo.figures import Part, Prices, Report
+from llmcache_plugins.cli.demo.figures import Part, Prices, Report, Scene
 from llmcache_plugins.cli.demo.load import Ask, directly, run_load, through
+from llmcache_plugins.cli.demo.scenes import most_calls
 from llmcache_plugins.cli.demo.stage import Api, Stage, new_cache, open_stage
 from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.gateway import InferenceGateway
@@ -55,6 +57,8 @@ class Plan:
     median_seconds: float
     prices: Prices
     concurrency: int
+    has_langchain: bool
+    """Whether it is installed: without it that part is left out."""
 
 
 def concurrency_for(requests: int, *, median_seconds: float, is_stand_in: bool) -> int:
@@ -108,6 +112,7 @@ class _Show:
         first = await self._ask_all("first pass", cached)
         second = await self._ask_all("second pass", cached)
         burst = await self._burst()
+        langchain = await self._langchain() if self._plan.has_langchain else None
         stats = await self._cache.stats()
         plan = self._plan
         return Report(
@@ -122,6 +127,7 @@ class _Show:
             second=second,
             burst=burst,
             burst_processes=BURST_PROCESSES,
+            langchain=langchain,
             prices=plan.prices,
             refusals=dict(stats.refusals),
             seconds=time.perf_counter() - began,
@@ -164,4 +170,18 @@ class _Show:
             seconds=seconds,
             provider_calls=sum(report.provider_calls for report in reports),
             counted_by_provider=self._stage.count() - counted,
+        )
+
+    async def _langchain(self) -> tuple[Scene, ...]:
+        plan = self._plan
+        advance = self._begin("LangChain", most_calls(is_stand_in=plan.api.is_stand_in))
+        # Not above: it imports LangChain, which takes seconds and may not be there.
+        from llmcache_plugins.cli.demo.langchain import run_langchain
+
+        return await run_langchain(
+            plan.api,
+            model=plan.requests[0]["model"],
+            cache=self._cache,
+            median_seconds=plan.median_seconds,
+            on_done=advance,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOOKUP_BUDGET",
+    "TIMEOUT",
     "Api",
+    "Source",
     "Stage",
     "WireCount",
     "new_cache",
     "open_client",
+    "open_http",
+    "open_source",
     "open_stage",
     "server_url",
 ]
@@ -41,7 +45,7 @@ _TTL = 600.0
 LOOKUP_BUDGET = 1.0
 """Users, provider, cache and server share this machine. On a busy one the server may not get its turn within
 the default of 50 ms; those calls would go to the provider, as they should, and show nothing of the cache."""
-_TIMEOUT = 60.0
+TIMEOUT = 60.0
 """Seconds for one answer."""
 
 
@@ -52,6 +56,11 @@ class Api:
     base_url: str = ""
     key: str = field(default="stand-in", repr=False)
     is_stand_in: bool = True
+
+    @property
+    def max_retries(self) -> int:
+        """How often a client tries again. The stand-in does not fail; a retry would hide that it did."""
+        return 0 if self.is_stand_in else 2
 
 
 @dataclass(slots=True)
@@ -67,14 +76,21 @@ class WireCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Source:
     """A provider that is ready."""
 
     api: Api
-    client: AsyncOpenAI
     wire: WireCount
+    """What its clients send."""
     count: Callable[[], int]
     """How many calls have arrived: the stand-in's own count, or what left for a real provider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(Source):
+    """A provider, and a client of it."""
+
+    client: AsyncOpenAI
 
 
 @contextmanager
@@ -111,29 +127,40 @@ def new_cache(url: str, *, namespace: str) -> ResponseCache:
 
 @asynccontextmanager
 async def open_stage(api: Api, *, median_seconds: float) -> AsyncIterator[Stage]:
-    """Start the stand-in, unless `api` is a real provider, and open a client."""
+    """Do as `open_source`, and open a client."""
+    async with (
+        open_source(api, median_seconds=median_seconds) as source,
+        open_client(source.api, wire=source.wire) as client,
+    ):
+        yield Stage(api=source.api, wire=source.wire, count=source.count, client=client)
+
+
+@asynccontextmanager
+async def open_source(api: Api, *, median_seconds: float) -> AsyncIterator[Source]:
+    """Start a stand-in, unless `api` is a real provider."""
     wire = WireCount()
-    async with AsyncExitStack() as stack:
-        count = lambda: wire.calls  # noqa: E731 - one of two ways to count, chosen below
-        if api.is_stand_in:
-            provider = await stack.enter_async_context(ProviderServer(median_seconds=median_seconds))
-            api, count = replace(api, base_url=provider.base_url), lambda: provider.calls
-        client = await stack.enter_async_context(open_client(api, wire=wire))
-        yield Stage(api=api, client=client, wire=wire, count=count)
+    if not api.is_stand_in:
+        yield Source(api=api, wire=wire, count=lambda: wire.calls)
+        return
+    async with ProviderServer(median_seconds=median_seconds) as provider:
+        yield Source(api=replace(api, base_url=provider.base_url), wire=wire, count=lambda: provider.calls)
 
 
 def open_client(api: Api, *, wire: WireCount) -> AsyncOpenAI:
     """Return a client for `async with` that counts what it sends."""
-    http = DefaultAsyncHttpxClient(
-        event_hooks={"request": [wire.note]},
-        # A proxy from the environment must not be asked for an address on this machine.
-        trust_env=not api.is_stand_in,
-    )
     return AsyncOpenAI(
         base_url=api.base_url,
         api_key=api.key,
-        http_client=http,
-        timeout=_TIMEOUT,
-        # The stand-in does not fail; a second attempt would hide that it did.
-        max_retries=0 if api.is_stand_in else 2,
+        http_client=open_http(api, wire=wire),
+        timeout=TIMEOUT,
+        max_retries=api.max_retries,
+    )
+
+
+def open_http(api: Api, *, wire: WireCount) -> DefaultAsyncHttpxClient:
+    """Return an HTTP client for `async with` that counts what it sends."""
+    return DefaultAsyncHttpxClient(
+        event_hooks={"request": [wire.note]},
+        # A proxy from the environment must not be asked for an address on this machine.
+        trust_env=not api.is_stand_in,
     )
