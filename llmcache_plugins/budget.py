@@ -59,7 +59,9 @@ class Budget:
             elapsed = clock() - began
             if elapsed > 1.5 * due:
                 continue  # the timer fired far too late: somebody blocked the loop, nobody knows since when
-            self.left -= elapsed - max(time.thread_time() - computing, elapsed - due, 0.0)
+            if elapsed > due / 4:
+                elapsed -= max(time.thread_time() - computing, elapsed - due, 0.0)
+            self.left -= elapsed
         for _ in range(_GRACE_TURNS):
             if future.done():
                 break

@@ -54,7 +54,6 @@ class PerLoop(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         _all_per_loop.add(self)
         self._make = make
-        self._pid = os.getpid()
         self._here: dict[asyncio.AbstractEventLoop, T] = {}
         # Kept, never used: to drop a parent's sockets in the child would warn of them or close them.
         self._inherited: list[T] = []
@@ -62,8 +61,6 @@ class PerLoop(Generic[T]):
     def current(self) -> T:
         """Return that of the running loop."""
         loop = asyncio.get_running_loop()
-        if self._pid != os.getpid():
-            self._leave_to_parent()
         if loop not in self._here:
             self._forget_closed_loops()
             self._here[loop] = self._make()
@@ -71,22 +68,17 @@ class PerLoop(Generic[T]):
 
     def pop(self) -> T | None:
         """Take that of the running loop out, if there is one."""
-        if self._pid != os.getpid():
-            self._leave_to_parent()
         return self._here.pop(asyncio.get_running_loop(), None)
 
-    def _leave_to_parent(self) -> None:
-        self._pid = os.getpid()
+    def has_forked(self) -> None:
+        """Leave what there is to the parent, in a child that may never ask for its own."""
+        if not self._here:
+            return
         self._inherited.extend(self._here.values())
         # Not even at the child's exit may a finaliser run: it would take the parent's sockets out of the
         # selector that both share, and the parent would never hear of its answers again.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inherited))
         self._here = {}
-
-    def has_forked(self) -> None:
-        """Leave what there is to the parent, in a child that may never ask for its own."""
-        if self._here:
-            self._leave_to_parent()
 
     def _forget_closed_loops(self) -> None:
         # Copied in one step: threads with loops of their own come and go meanwhile.
