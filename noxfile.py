@@ -35,6 +35,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def langchain_before_1(session: nox.Session) -> None:
+    """Run LangChain's tests with its line before 1.0, which does not fit beside 1.x."""
+    session.install("--editable", ".", "--group", "test-langchain-0.3")
+    session.run("pytest", "-n", "2", *sorted(map(str, Path("tests").glob("test_langchain_*.py"))))
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and that imports only go down."""

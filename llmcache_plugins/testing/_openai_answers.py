@@ -96,7 +96,7 @@ def _dice(request: Wire, *salt: object) -> random.Random:
 def calls_for(request: Wire) -> tuple[tuple[str, str], ...]:
     """Return the tool calls of an answer: every function offered, once.
 
-    None if the caller wants none, or brings the result of one and leaves the choice: an agent comes to an end.
+    None if the caller wants none, or brings the result of one and leaves the choice: then an agent ends.
     """
     choice = request.get("tool_choice") or "auto"
     if choice == "none" or (choice == "auto" and _brings_a_result(request)):
