@@ -106,7 +106,9 @@ class Turns:
         a stream that another process has under way is followed to its end.
         """
         try:
-            if (glance := job.take_glance()) is None:
+            # Who replaces what is there does not look, whatever was seen.
+            glance = job.take_glance() if claim.ask_for != "fence" else None
+            if glance is None:
                 budget = Budget(self._config.lookup_budget)
                 if (ready := await self._look_up(job, claim, budget)) is not None:
                     return ready
