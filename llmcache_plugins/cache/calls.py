@@ -13,10 +13,10 @@ from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.flight import Crew, call_provider
 from llmcache_plugins.cache.glance import glance
 from llmcache_plugins.cache.job import flight_key
-from llmcache_plugins.cache.shelf import Opened, clock
+from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, WaitTimeout
 from llmcache_plugins.failures import is_own
-from llmcache_plugins.models import Mode, Outcome
+from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.singleflight import Flights, GaveUp
 from llmcache_plugins.telemetry import ProviderCalled
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.shelf import Shelf
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
-    from llmcache_plugins.models import Resolution
     from llmcache_plugins.repository import ResponseRepository
 
 __all__ = ["Calls"]
@@ -94,11 +93,10 @@ class Calls:
 
     async def _share(self, job: CallJob, tasks: Tasks, *, may_wait: bool) -> Resolution:
         since = clock()
-        if job.mode is not Mode.REFRESH and not self._flights.is_under_way((job.key, Mode.DEFAULT)):
-            found = await glance(job, self._repository, self._shelf)
-            if isinstance(found, Opened):
-                return resolutions.of_entry(job.key, found.entry, found.answer)
-            job = found
+        found = await glance(job, self._flights, self._repository, self._shelf)
+        if isinstance(found, Resolution):
+            return found
+        job = found
         rounds = _MOST_ROUNDS if may_wait and job.mode is not Mode.REFRESH else 0
         while rounds > 0:
             try:

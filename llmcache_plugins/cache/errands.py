@@ -23,10 +23,10 @@ from llmcache_plugins.cache.flight import Crew
 from llmcache_plugins.cache.glance import glance
 from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.job import flight_key
-from llmcache_plugins.cache.shelf import Opened, clock
-from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
+from llmcache_plugins.cache.shelf import clock
+from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, UnstorableAnswer
 from llmcache_plugins.loops import running_loop
-from llmcache_plugins.models import EncodedAnswer, Mode
+from llmcache_plugins.models import EncodedAnswer, Mode, Resolution
 from llmcache_plugins.policy import Refusal
 from llmcache_plugins.singleflight import Flights, GaveUp
 
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.shelf import Shelf, Stored
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
-    from llmcache_plugins.models import Resolution
     from llmcache_plugins.repository import ResponseRepository
 
-__all__ = ["Errand", "Errands"]
+__all__ = ["Errand", "Errands", "brought"]
 
 _MOST_ATTEMPTS = 2
 """How often one waits for others before it is sent itself."""
@@ -141,11 +140,10 @@ class Errands:
         A context that has an errand under way waits for nobody: others may be waiting for it.
         """
         since = clock()
-        if job.mode is not Mode.REFRESH and not self._flights.is_under_way((job.key, Mode.DEFAULT)):
-            found = await glance(job, self._repository, self._shelf)
-            if isinstance(found, Opened):
-                return resolutions.of_entry(job.key, found.entry, found.answer)
-            job = found
+        found = await glance(job, self._flights, self._repository, self._shelf)
+        if isinstance(found, Resolution):
+            return found
+        job = found
         may_wait = may_wait and not is_held() and all(errand.is_over for errand in _given.get())
         for attempt in range(_MOST_ATTEMPTS + 1):
             shares = may_wait and attempt < _MOST_ATTEMPTS
@@ -228,6 +226,17 @@ class Errands:
             raise
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a provider's, asked by another
             return None, False
+
+
+def brought(codec: AnswerCodec, answer: Any) -> Any:
+    """Return what `fulfil` and `put` take: the answer's bytes, whatever its owner does to it from now on.
+
+    The answer itself if it has no stored form; it is refused, and counted, where it is to be stored.
+    """
+    try:
+        return codec.encode(answer)
+    except UnstorableAnswer:
+        return answer
 
 
 class _Brought:

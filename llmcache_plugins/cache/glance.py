@@ -9,29 +9,38 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from llmcache_plugins.budget import Budget
+from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.job import Glance
 from llmcache_plugins.errors import ConfigError, RepositoryError
-from llmcache_plugins.models import Found
+from llmcache_plugins.models import Mode
 
 if TYPE_CHECKING:
-    from llmcache_plugins.cache.job import Job
-    from llmcache_plugins.cache.shelf import Opened, Shelf
+    from llmcache_plugins.cache.job import FlightKey, Job, Landing
+    from llmcache_plugins.cache.shelf import Shelf
+    from llmcache_plugins.models import Resolution
     from llmcache_plugins.repository import ResponseRepository
+    from llmcache_plugins.singleflight import Flights
 
 __all__ = ["glance"]
 
 J = TypeVar("J", bound="Job")
 
 
-async def glance(job: J, repository: ResponseRepository, shelf: Shelf) -> Opened | J:
-    """Return what is stored, or the job with what the look has shown. Raises nothing of the repository."""
+async def glance(
+    job: J, flights: Flights[FlightKey, Landing], repository: ResponseRepository, shelf: Shelf
+) -> Resolution | J:
+    """Return the stored answer, or the job with what the look has shown. Raises nothing of the repository.
+
+    Where a flight can be joined, or the answer is to be replaced, nobody looks.
+    """
+    if job.mode is Mode.REFRESH or flights.is_under_way((job.key, Mode.DEFAULT)):
+        return job
     await repository.ready()
     budget = Budget(repository.config.lookup_budget)
     try:
-        found = await repository.look_up(job.key, budget=budget)
+        opened, seen = await shelf.see(job, budget)
     except (RepositoryError, ConfigError) as error:
         return replace(job, glance=Glance(budget=budget, error=error))
-    if not isinstance(found, Found):
-        return replace(job, glance=Glance(budget=budget, seen=found.seen))
-    opened = shelf.open(job, found)
-    return opened if opened is not None else replace(job, glance=Glance(budget=budget, seen=found.fence))
+    if opened is None:
+        return replace(job, glance=Glance(budget=budget, seen=seen))
+    return resolutions.of_entry(job.key, opened.entry, opened.answer)

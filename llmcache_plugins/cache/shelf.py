@@ -20,7 +20,7 @@ from llmcache_plugins.errors import (
     RepositoryUnavailable,
     UnstorableAnswer,
 )
-from llmcache_plugins.models import AnswerFacts, Entry, WriteStatus
+from llmcache_plugins.models import AnswerFacts, Entry, Found, WriteStatus
 from llmcache_plugins.policy import Refusal, admit
 from llmcache_plugins.telemetry import Refused, Unreadable
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.job import Job
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
-    from llmcache_plugins.models import EncodedAnswer, Found, Lease
+    from llmcache_plugins.models import EncodedAnswer, Lease
     from llmcache_plugins.repository import ResponseRepository
 
 __all__ = ["Opened", "Shelf", "Stored"]
@@ -111,9 +111,18 @@ class Shelf:
     async def look(self, job: Job) -> Opened | None:
         """Return what is stored for a job, within the lookup budget. Raises what the repository raises."""
         await self._repository.ready()
-        budget = Budget(self._repository.config.lookup_budget)
-        found = await self._repository.fetch(job.key, budget=budget)
-        return self.open(job, found) if found is not None else None
+        opened, _ = await self.see(job, Budget(self._repository.config.lookup_budget))
+        return opened
+
+    async def see(self, job: Job, budget: Budget) -> tuple[Opened | None, str]:
+        """Return what is stored for a job, and the fence of what was read, if anything was.
+
+        Raises what the repository raises.
+        """
+        found = await self._repository.look_up(job.key, budget=budget)
+        if not isinstance(found, Found):
+            return None, found.seen
+        return self.open(job, found), found.fence
 
     def pack_chunk(self, codec: StreamCodec, chunk: Any) -> bytes | None:
         """Return a chunk of a stream as bytes; None when it has no such form."""

@@ -137,11 +137,10 @@ class Turns:
             claim.seen = "*"
             return None
         asked_at = clock()
-        found = await self._repository.look_up(job.key, budget=budget)
-        opened = self._shelf.open(job, found) if isinstance(found, Found) else None
+        opened, seen = await self._shelf.see(job, budget)
         if opened is not None:
             return Ready(opened=opened, waited=False, asked_at=asked_at)
-        claim.seen = found.fence if isinstance(found, Found) else found.seen
+        claim.seen = seen
         return None
 
     async def _follow(self, job: Job, claim: Claim, ear: Ear, tail: LiveTail | None) -> Turn | Followed:

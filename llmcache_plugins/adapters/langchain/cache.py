@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -26,8 +25,8 @@ from llmcache_plugins.adapters.langchain.keyring import KeyRing
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec, mark_hit
 from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import abandon, belongs_here, is_under_way, note
-from llmcache_plugins.cache import Errand, ResponseCache
-from llmcache_plugins.errors import CacheMiss, UnstorableAnswer
+from llmcache_plugins.cache import Errand, ResponseCache, brought
+from llmcache_plugins.errors import CacheMiss
 from llmcache_plugins.loops import PerLoop
 from llmcache_plugins.telemetry import Face
 
@@ -171,10 +170,8 @@ class LangChainCache(BaseCache):
             key = self._keys(prompt, llm_string)
             if isinstance(key, str):
                 return
-            answer: Any = generations
-            with suppress(UnstorableAnswer):
-                # Before anything is awaited: the application goes on to change its message.
-                answer = _CODEC.encode(generations)
+            # Before anything is awaited: the application goes on to change its message.
+            answer = brought(_CODEC, generations)
             if errands := self._take(key):
                 await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:

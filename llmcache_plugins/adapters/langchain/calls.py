@@ -20,8 +20,8 @@ from llmcache_plugins.adapters.langchain.keys import SERVER_SIDE_STATE
 from llmcache_plugins.adapters.langchain.results import ResultCodec
 from llmcache_plugins.adapters.langchain.values import mark_hit
 from llmcache_plugins.adapters.threads import from_thread
-from llmcache_plugins.cache import Errand
-from llmcache_plugins.errors import CacheMiss, SharedProviderError, UnstorableAnswer
+from llmcache_plugins.cache import Errand, brought
+from llmcache_plugins.errors import CacheMiss, SharedProviderError
 from llmcache_plugins.models import Outcome
 from llmcache_plugins.telemetry import Face
 
@@ -157,7 +157,8 @@ class ModelCalls:
         except BaseException as error:
             found.abandon(error)
             raise
-        self.host.sync.store(found.fulfil(_encoded(result)))
+        # Before anything is awaited: LangChain goes on to change the message.
+        self.host.sync.store(found.fulfil(brought(_CODEC, result)))
         return result
 
     def stream(self, call: ModelCall) -> Generator[ChatGenerationChunk, None, None]:
@@ -239,14 +240,6 @@ def _raise_own(call: ModelCall, shared: SharedProviderError) -> None:
     error = own_error(call.model, shared)
     if error is not None:
         raise error from shared
-
-
-def _encoded(result: ChatResult) -> Any:
-    try:
-        # Before anything is awaited: LangChain goes on to change the message.
-        return _CODEC.encode(result)
-    except UnstorableAnswer:
-        return result
 
 
 def _own_generation(generation: ChatGeneration) -> ChatGeneration:

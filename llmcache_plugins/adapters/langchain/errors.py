@@ -17,7 +17,7 @@ __all__ = ["own_error"]
 def own_error(model: BaseChatModel, shared: SharedProviderError) -> Exception | None:
     """Return the error that models on the OpenAI SDK raise; None for all others. Never raises.
 
-    langchain-openai has classes of its own from 1.5 on, each derived from one of the SDK's.
+    Newer versions of langchain-openai have classes of their own, each derived from one of the SDK's.
     """
     client = getattr(model, "root_async_client", None)
     if client is None or "openai" not in sys.modules:

@@ -5,7 +5,7 @@ One entry serves both: what LangChain's models return from `_generate`, and what
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from langchain_core.messages import AIMessage, message_chunk_to_message
@@ -16,9 +16,10 @@ from llmcache_plugins.adapters.langchain.stored import (
     StoredChat,
     StoredChunk,
     Wire,
+    built,
     facts_of,
     refuse_extension,
-    require_equal,
+    tried,
     wire_of_chunk,
     wires_of,
 )
@@ -27,20 +28,18 @@ from llmcache_plugins.errors import CorruptEntry, UnstorableAnswer
 from llmcache_plugins.models import EncodedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from langchain_core.outputs import ChatGenerationChunk
 
 __all__ = ["ResultCodec"]
 
-T = TypeVar("T")
-
 
 class ResultCodec:
     """The `StreamCodec` for a `ChatResult` and its `ChatGenerationChunk`s.
 
-    Ids come back as fresh ones; all else comes back equal in value and type, or is
-    not stored. A stored answer streams as one chunk.
+    Ids come back as fresh ones; all else comes back equal in value and type, or is not stored. A stored
+    answer streams as one chunk.
     """
 
     kind = "langchain.result"
@@ -49,13 +48,13 @@ class ResultCodec:
         """Return a result as bytes, after a trial that it comes back equal."""
         wire = _wire_of(answer)
         encoded = EncodedAnswer(kind=self.kind, payload=pack(wire), facts=facts_of(wire["generations"]))
-        require_equal(_wire_of(_tried(lambda: self.decode(encoded))), wire)
+        tried(lambda: self.decode(encoded), wire_of=_wire_of, payload=encoded.payload)
         return encoded
 
     def decode(self, encoded: EncodedAnswer) -> ChatResult:
         """Return the result, fresh objects with fresh ids each time."""
         stored = self._read(encoded)
-        return _built(
+        return built(
             lambda: ChatResult(
                 generations=[generation.build() for generation in stored.generations],
                 llm_output=stored.llm_output,
@@ -79,26 +78,24 @@ class ResultCodec:
 
     def pack_chunk(self, chunk: ChatGenerationChunk) -> bytes:
         """Return a chunk as bytes, after a trial that it comes back equal."""
-        wire = wire_of_chunk(chunk)
-        data = pack(wire)
-        (returned,) = _tried(lambda: self.unpack_chunk(data, query=None))
-        require_equal(wire_of_chunk(returned), wire)
+        data = pack(wire_of_chunk(chunk))
+        tried(lambda: _chunk_of(data), wire_of=wire_of_chunk, payload=data)
         return data
 
     def unpack_chunk(self, data: bytes, *, query: Any) -> list[ChatGenerationChunk]:
         """Return the chunk afresh."""
-        return [_built(lambda: _chunks.decode(data).build())]
+        return [_chunk_of(data)]
 
     def split(self, encoded: EncodedAnswer, *, query: Any) -> Iterable[ChatGenerationChunk]:
         """Return one chunk that is the whole answer; of several generations the first."""
         stored = self._read(encoded)
         first = stored.generations[:1]
-        return _built(lambda: [part for one in first for part in one.split(stored.llm_output)])
+        return built(lambda: [part for one in first for part in one.split(stored.llm_output)])
 
     def _read(self, encoded: EncodedAnswer) -> _StoredResult:
         if encoded.kind != self.kind:
             raise CorruptEntry(f"the entry holds {encoded.kind!r}, not {self.kind!r}")
-        return _built(lambda: _results.decode(encoded.payload))
+        return built(lambda: _results.decode(encoded.payload))
 
 
 class _StoredResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -116,16 +113,5 @@ def _wire_of(result: ChatResult) -> Wire:
     return {"generations": wires_of(result.generations), "llm_output": result.llm_output}
 
 
-def _built(build: Callable[[], T]) -> T:
-    try:
-        return build()
-    # From msgspec, pydantic, and what LangChain derives from a message.
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise CorruptEntry("the payload is not an answer of a chat model") from error
-
-
-def _tried(read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except CorruptEntry as error:
-        raise UnstorableAnswer("the answer could not be read back") from error
+def _chunk_of(data: bytes) -> ChatGenerationChunk:
+    return built(lambda: _chunks.decode(data).build())

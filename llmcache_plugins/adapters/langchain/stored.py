@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import msgspec
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 from pydantic import BaseModel
 
 from llmcache_plugins.answers.plain import pack
-from llmcache_plugins.errors import UnstorableAnswer
+from llmcache_plugins.errors import CorruptEntry, UnstorableAnswer
 from llmcache_plugins.models import AnswerFacts, Usage
 
 if TYPE_CHECKING:
@@ -30,14 +30,17 @@ __all__ = [
     "StoredChunk",
     "StoredText",
     "Wire",
+    "built",
     "facts_of",
     "refuse_extension",
-    "require_equal",
+    "tried",
     "wire_of_chunk",
     "wires_of",
 ]
 
 Wire = dict[str, Any]
+
+T = TypeVar("T")
 
 _FRESH_ID = "lc_run--"
 """How the ids begin that LangChain gives to messages; in the place of one it means an id of its own."""
@@ -89,11 +92,25 @@ def wire_of_chunk(chunk: ChatGenerationChunk) -> Wire:
     return {**wire, "chunk_position": chunk.message.chunk_position} if HAS_POSITION else wire
 
 
-def require_equal(returned: Any, stored: Any) -> None:
-    """Raise `UnstorableAnswer` unless what was read back is what was stored."""
+def built(build: Callable[[], T]) -> T:
+    """Return what `build` makes of stored bytes. Raises `CorruptEntry` for anything that is not ours."""
+    try:
+        return build()
+    # From msgspec, pydantic, and what LangChain derives from a message.
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise CorruptEntry("the payload is not an answer of LangChain's") from error
+
+
+def tried(read: Callable[[], T], *, wire_of: Callable[[T], Any], payload: bytes) -> T:
+    """Return what was just stored, read back. Raises `UnstorableAnswer` unless it is the same."""
+    try:
+        returned = read()
+    except CorruptEntry as error:
+        raise UnstorableAnswer("the answer could not be read back") from error
     # As bytes: 1, 1.0 and True are equal in Python.
-    if pack(returned) != pack(stored):
+    if pack(wire_of(returned)) != payload:
         raise UnstorableAnswer("the answer would not come back equal")
+    return returned
 
 
 def _wire_of(generation: Generation) -> Wire:

@@ -16,9 +16,10 @@ from llmcache_plugins.adapters.langchain.stored import (
     StoredChat,
     StoredText,
     Wire,
+    built,
     facts_of,
     refuse_extension,
-    require_equal,
+    tried,
     wires_of,
 )
 from llmcache_plugins.answers.plain import pack
@@ -40,9 +41,9 @@ __all__ = ["GenerationsCodec", "mark_hit"]
 class GenerationsCodec:
     """The codec for what LangChain hands to a cache: a list of generations.
 
-    Chunks come back as the whole messages they are, ids as fresh ones, and a
-    message without usage with a usage of zero: LangChain adds a cost to each hit's, and readers of a usage
-    rely on its counts. All else comes back equal in value and type, or is not stored.
+    Chunks come back as the whole messages they are, ids as fresh ones, and a message without usage with a
+    usage of zero: LangChain adds a cost to each hit's, and readers of a usage rely on its counts. All else
+    comes back equal in value and type, or is not stored.
     """
 
     kind = "langchain"
@@ -55,11 +56,7 @@ class GenerationsCodec:
         """
         wires = [_with_usage(wire) for wire in wires_of(generations)]
         answer = EncodedAnswer(kind=self.kind, payload=pack(wires))
-        try:
-            returned = self.decode(answer)
-        except CorruptEntry as error:
-            raise UnstorableAnswer("the generations could not be read back") from error
-        require_equal(wires_of(returned), wires)
+        returned = tried(lambda: self.decode(answer), wire_of=wires_of, payload=answer.payload)
         if _texts(returned) != _texts(generations):
             raise UnstorableAnswer("the texts would not come back equal")
         return msgspec.structs.replace(answer, facts=facts_of(wires))
@@ -68,11 +65,7 @@ class GenerationsCodec:
         """Return the generations, fresh objects with fresh ids each time."""
         if encoded.kind != self.kind:
             raise CorruptEntry(f"the entry holds {encoded.kind!r}, not {self.kind!r}")
-        try:
-            return [stored.build() for stored in _decoder.decode(encoded.payload)]
-        # From msgspec, pydantic, and what LangChain derives from a message.
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            raise CorruptEntry("the payload is not a list of generations") from error
+        return built(lambda: [stored.build() for stored in _decoder.decode(encoded.payload)])
 
 
 def mark_hit(generations: Iterable[Generation], hit: Resolution, *, zero_usage: bool) -> None:
