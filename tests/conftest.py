@@ -15,11 +15,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 import redis
 from servers import Cluster, Server, redis_cluster, redis_server, valkey_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from llmcache_plugins.testing.provider_server import ProviderServer
 
 SERVER_KINDS = ("valkey", "redis8", "cluster")
 
@@ -40,6 +43,15 @@ def _redis8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest_asyncio.fixture
+async def stand_in() -> AsyncIterator[ProviderServer]:
+    """Return a provider that speaks OpenAI's wire format, counts what reaches it and does what it is told."""
+    from llmcache_plugins.testing.provider_server import ProviderServer
+
+    async with ProviderServer() as running:
+        yield running
 
 
 _clients_of_other_loops: list[object] = []

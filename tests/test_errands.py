@@ -209,13 +209,13 @@ class TestEmptyHands:
 class TestNoDeadlock:
     async def test_who_is_under_way_waits_for_nobody(self, caches: Callable[..., ResponseCache]):
         """Two that look up A and B, and B and A, before either asks the provider."""
-        cache = caches()
+        cache, both_have_looked_up = caches(), asyncio.Barrier(2)
 
         async def batch(*names: str) -> dict[str, Any]:
             found = {}
             for name in names:
                 found[name] = await ask(cache, {"q": name})
-                await asyncio.sleep(0.01)
+                await both_have_looked_up.wait()
             for name, one in found.items():
                 if isinstance(one, Errand):
                     await one.fulfil(f"answer to {name}")

@@ -33,7 +33,6 @@ from llmcache_plugins.failures import LONGEST_RETRY_AFTER, is_own, record_of, re
 from llmcache_plugins.models import FailureReport, RecordKind
 from llmcache_plugins.testing.provider_server import (
     Behaviour,
-    ProviderServer,
     content_filter,
     cut_stream,
     hanging,
@@ -62,12 +61,6 @@ def refused(status: int = 400) -> Behaviour:
 
 
 # --- Real errors -----------------------------------------------------------------------------------------
-
-
-@pytest_asyncio.fixture
-async def stand_in() -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as running:
-        yield running
 
 
 @pytest_asyncio.fixture(params=["openai", "litellm", "litellm responses"])

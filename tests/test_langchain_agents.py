@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-import pytest_asyncio
 from command import run
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.globals import get_llm_cache, set_llm_cache
@@ -41,12 +40,6 @@ if TYPE_CHECKING:
 
 PATIENT = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
 TURNS = ("one", "two", "three")
-
-
-@pytest_asyncio.fixture
-async def stand_in() -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as running:
-        yield running
 
 
 @pytest.fixture

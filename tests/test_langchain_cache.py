@@ -18,7 +18,6 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 from command import run
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
@@ -50,12 +49,6 @@ if TYPE_CHECKING:
     from servers import Server
 
 PATIENT = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
-
-
-@pytest_asyncio.fixture
-async def stand_in() -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as running:
-        yield running
 
 
 @pytest.fixture
@@ -287,6 +280,7 @@ class TestHits:
                 with contextlib.suppress(Exception):
                     await model.ainvoke("Hi")
         assert stand_in.calls == 2
+        assert (await cache.cache.stats()).outcomes == {"bypass": 2}
         assert len([record for record in caplog.records if "not cached" in record.message]) == 1
         assert "stand-in" not in caplog.text
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-import pytest_asyncio
 from langchain_core.callbacks import AsyncCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
@@ -43,12 +42,6 @@ pytestmark = [
 
 PATIENT = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
 WAYS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch", "streaming"]
-
-
-@pytest_asyncio.fixture
-async def stand_in() -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as running:
-        yield running
 
 
 @pytest.fixture

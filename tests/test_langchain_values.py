@@ -7,11 +7,10 @@ import datetime
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.caches import BaseCache
@@ -33,9 +32,6 @@ from llmcache_plugins.errors import CorruptEntry, UnstorableAnswer
 from llmcache_plugins.models import EncodedAnswer, Outcome, Resolution, Usage
 from llmcache_plugins.policy import Refusal, admit
 from llmcache_plugins.testing.provider_server import Behaviour, ProviderServer, clean_eof, truncated
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = [
     # langchain-openai 0.3 dumps the SDK's answer with the parsed object still in it.
@@ -78,12 +74,6 @@ class Hits(BaseCache):
 
     def clear(self, **_kwargs: Any) -> None:
         raise AssertionError
-
-
-@pytest_asyncio.fixture
-async def stand_in() -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as running:
-        yield running
 
 
 def model(stand_in: ProviderServer, cache: BaseCache, **settings: Any) -> ChatOpenAI:

@@ -73,12 +73,6 @@ STREAMED = [name for name in QUERIES if not name.startswith("embeddings")]
 
 
 @pytest_asyncio.fixture
-async def stand_in() -> AsyncIterator[ProviderServer]:
-    async with ProviderServer() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
 async def client(stand_in: ProviderServer) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=stand_in.base_url, api_key="test", max_retries=0) as sdk:
         yield sdk

@@ -1548,11 +1548,6 @@ class Gated:
 
 class TestOpenAI:
     @pytest_asyncio.fixture
-    async def stand_in(self) -> AsyncIterator[ProviderServer]:
-        async with ProviderServer() as running:
-            yield running
-
-    @pytest_asyncio.fixture
     async def gated(self, stand_in: ProviderServer) -> AsyncIterator[Gated]:
         async with openai.AsyncOpenAI(base_url=stand_in.base_url, api_key="test", max_retries=0) as sdk:
             yield Gated(OpenAIProvider(sdk))
