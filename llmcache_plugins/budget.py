@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmcache_plugins.errors import RepositoryUnavailable
 
@@ -41,46 +43,95 @@ class Budget:
         Raises `RepositoryUnavailable` when the budget is spent first, and whatever the awaitable raises.
         """
         future = asyncio.ensure_future(awaitable)
-        if not future.done():
-            await self._spend_on(future)
-        if not future.done():
-            raise RepositoryUnavailable(f"no answer within the {self.seconds:g} s budget")
-        if future.cancelled():
-            # By its owner, who is closing: that is no cancellation of whoever waits here.
-            raise RepositoryUnavailable("the connection was closed")
-        return future.result()
+        own: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if future.done():
+            _pass_on(own, future)
+        passing = partial(_pass_on, own)
+        future.add_done_callback(passing)
+        try:
+            return await self.receive(own)
+        finally:
+            future.remove_done_callback(passing)
 
-    async def _spend_on(self, future: asyncio.Future[T]) -> None:
-        clock = asyncio.get_running_loop().time
-        stop_at = clock() + _LONGEST * self.seconds
-        while not future.done() and self.left > _NOTHING and clock() < stop_at:
-            began, computing, due = clock(), time.thread_time(), self.left
-            await _done_within(future, due)
-            elapsed = clock() - began
-            if elapsed > 1.5 * due:
-                continue  # the timer fired far too late: somebody blocked the loop, nobody knows since when
-            if elapsed > due / 4:
-                elapsed -= max(time.thread_time() - computing, elapsed - due, 0.0)
-            self.left -= elapsed
-        for _ in range(_GRACE_TURNS):
-            if future.done():
-                break
-            await asyncio.sleep(0)
+    async def receive(self, future: asyncio.Future[T]) -> T:
+        """Like `wait_for`, for a future that is the caller's alone: it is ended when the budget is spent."""
+        if future.done():
+            return future.result()
+        waiting = _Waiting(self, future)
+        try:
+            return await future
+        finally:
+            waiting.end()
 
 
-async def _done_within(future: asyncio.Future[T], seconds: float) -> None:
-    # asyncio.wait() for one future, at a third of its cost: every lookup waits here.
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
+class _Waiting:
+    """One wait of a budget."""
 
-    def wake(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
+    __slots__ = (
+        "_began",
+        "_budget",
+        "_computing",
+        "_context",
+        "_due",
+        "_future",
+        "_loop",
+        "_stop_at",
+        "_timer",
+        "_turns",
+    )
 
-    timer = loop.call_later(seconds, wake)
-    future.add_done_callback(wake)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        future.remove_done_callback(wake)
+    def __init__(self, budget: Budget, future: asyncio.Future[Any]) -> None:
+        self._budget = budget
+        self._future = future
+        self._loop = asyncio.get_running_loop()
+        self._turns = 0
+        self._began = self._loop.time()
+        self._stop_at = self._began + _LONGEST * budget.seconds
+        self._computing = time.thread_time()
+        self._due = budget.left
+        # A timer that was cancelled is kept until it would have fired, and its context with it: not the
+        # caller's, and whatever hangs on that.
+        self._context = Context()
+        self._timer: asyncio.Handle = self._loop.call_later(self._due, self._look, context=self._context)
+
+    def end(self) -> None:
+        """Stop, and take what was spent off the budget."""
+        self._timer.cancel()
+        self._charge()
+
+    def _charge(self) -> None:
+        elapsed = self._loop.time() - self._began
+        if elapsed > 1.5 * self._due:
+            return  # the timer fired far too late: somebody blocked the loop, nobody knows since when
+        if elapsed > self._due / 4:
+            elapsed -= max(time.thread_time() - self._computing, elapsed - self._due, 0.0)
+        self._budget.left -= elapsed
+
+    def _look(self) -> None:
+        """Go on waiting while there is something left, and give up otherwise."""
+        if self._future.done():
+            return
+        self._charge()
+        self._began, self._computing = self._loop.time(), time.thread_time()
+        self._due = self._budget.left
+        if self._due > _NOTHING and self._began < self._stop_at:
+            self._timer = self._loop.call_later(self._due, self._look, context=self._context)
+        elif self._turns < _GRACE_TURNS:
+            self._turns += 1
+            self._timer = self._loop.call_soon(self._look, context=self._context)
+        else:
+            self._future.set_exception(
+                RepositoryUnavailable(f"no answer within the {self._budget.seconds:g} s budget")
+            )
+
+
+def _pass_on(own: asyncio.Future[T], ended: asyncio.Future[T]) -> None:
+    if own.done():
+        return
+    if ended.cancelled():
+        # By its owner, who is closing: that is no cancellation of whoever waits here.
+        own.set_exception(RepositoryUnavailable("the connection was closed"))
+    elif (error := ended.exception()) is not None:
+        own.set_exception(error)
+    else:
+        own.set_result(ended.result())

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from llmcache_plugins.errors import ConfigError, RepositoryError, RepositoryUnavailable
+from llmcache_plugins.repository.express import NotThisWay
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
+    from collections.abc import Awaitable, Coroutine, Hashable, Iterable, Sequence
 
     from llmcache_plugins.repository.topology import Group
 
@@ -32,30 +34,48 @@ MOST_IN_FLIGHT = 4
 
 
 class _Item(Protocol):
-    """Something asked for. The answer is a value or an exception that was not raised."""
+    """Something asked for. Each answer is a value or an exception that was not raised."""
 
     @property
-    def answer(self) -> asyncio.Future[Any]: ...
+    def answers(self) -> Sequence[asyncio.Future[Any]]: ...
 
     @property
     def weight(self) -> int: ...
 
 
 W = TypeVar("W", bound=_Item)
+Landed = Callable[[object], None]
+"""Called, with anything, when a batch is answered."""
+
+
+def _nothing_at_once(_batch: list[Any], _landed: Landed) -> bool:
+    return False
+
+
+def _nothing_to_note(_item: Any) -> None:
+    pass
 
 
 class _TickQueue(Generic[W]):
-    """Collects what is asked in one turn of the loop and sends it in bounded batches."""
+    """Collects what is asked in one turn of the loop and sends it in bounded batches.
+
+    `send_now` may send a batch without a task of its own; it says whether it has. `leaves` is told of each
+    item that is no longer waiting to be sent.
+    """
 
     def __init__(
         self,
         *,
         send: Callable[[list[W]], Awaitable[None]],
+        send_now: Callable[[list[W], Landed], bool] = _nothing_at_once,
+        leaves: Callable[[W], None] = _nothing_to_note,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         most: int,
         heaviest: int,
     ) -> None:
         self._send = send
+        self._send_now = send_now
+        self._leaves = leaves
         self._spawn = spawn
         self._most = most
         self._heaviest = heaviest
@@ -81,6 +101,13 @@ class _TickQueue(Generic[W]):
             _answer(queue, _closed())
         self._pending.clear()
 
+    def send_in_task(self, batch: list[W], landed: Landed) -> None:
+        """Send a batch the ordinary way."""
+        if self._is_closed:
+            landed(None)
+        else:
+            self._spawn(self._run(batch)).add_done_callback(landed)
+
     def _flush(self) -> None:
         self._flush_is_due = False
         for lane in list(self._pending):
@@ -91,7 +118,9 @@ class _TickQueue(Generic[W]):
         while queue and self._in_flight[lane] < MOST_IN_FLIGHT:
             if batch := self._take(queue):
                 self._in_flight[lane] += 1
-                self._spawn(self._run(batch)).add_done_callback(partial(self._landed, lane, batch))
+                landed = partial(self._landed, lane, batch)
+                if not self._send_now(batch, landed):
+                    self.send_in_task(batch, landed)
         if not queue:
             self._pending.pop(lane, None)
 
@@ -100,8 +129,9 @@ class _TickQueue(Generic[W]):
         weight = 0
         while queue and len(batch) < self._most and weight < self._heaviest:
             item = queue.popleft()
+            self._leaves(item)
             # Who has gone away meanwhile is not asked for.
-            if not item.answer.done():
+            if any(not answer.done() for answer in item.answers):
                 batch.append(item)
                 weight += item.weight
         return batch
@@ -114,65 +144,99 @@ class _TickQueue(Generic[W]):
         except Exception as error:  # noqa: BLE001 - a fault of ours or of the client: everybody is told
             _answer(batch, RepositoryError(f"reading or writing failed ({type(error).__name__})"))
 
-    def _landed(self, lane: Hashable, batch: list[W], _task: asyncio.Task[None]) -> None:
+    def _landed(self, lane: Hashable, batch: list[W], _: object) -> None:
         # Not in the task itself: one that is cancelled before its first step never gets to a `finally`.
         _answer(batch, _closed())
         self._in_flight[lane] -= 1
         self._fill(lane)
 
 
-@dataclass(frozen=True, slots=True)
-class RawEntry:
+class RawEntry(NamedTuple):
     """A stored value and the epoch that was read with it."""
 
     value: bytes | None
     epoch: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
 class _Read:
-    lane: Hashable
-    root: str
-    entry: str
-    answer: asyncio.Future[RawEntry | Exception]
-    weight: int = 1
+    """An entry that is asked for, and who asks."""
+
+    __slots__ = ("answers", "entry", "lane", "root")
+    weight = 1
+
+    def __init__(self, lane: Hashable, root: str, entry: str) -> None:
+        self.lane = lane
+        self.root = root
+        self.entry = entry
+        self.answers: list[asyncio.Future[RawEntry | Exception]] = []
 
 
 class FetchBatcher:
-    """Joins reads into one MGET per lane and turn."""
+    """Joins reads into one MGET per lane and turn.
+
+    `read_now` sends an MGET and calls back with its reply, with an exception that is the answer, or with a
+    `NotThisWay` upon which `read` is asked; it says whether it could.
+    """
 
     def __init__(
         self,
         *,
         read: Callable[[Sequence[Sequence[str]]], Awaitable[Sequence[Group | Exception]]],
+        read_now: Callable[[list[str], Callable[[Any], None]], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._read = read
+        self._read_now = read_now
         self._unsent: dict[tuple[Hashable, str, str], _Read] = {}
-        self._queue = _TickQueue[_Read](send=self._send, spawn=spawn, most=MOST_READS, heaviest=MOST_READS)
+        self._queue = _TickQueue[_Read](
+            send=self._fetch_batch,
+            send_now=self._send_now,
+            leaves=self._leave,
+            spawn=spawn,
+            most=MOST_READS,
+            heaviest=MOST_READS,
+        )
 
     def close(self) -> None:
         """Answer who still waits to be sent, and whoever comes later."""
         self._queue.close()
 
     def fetch(self, lane: Hashable, *, root: str, entry: str) -> asyncio.Future[RawEntry | Exception]:
-        """Ask for one entry of a bucket and the bucket's epoch. Who cancels it cancels it for all who ask."""
+        """Ask for one entry of a bucket and the bucket's epoch. The future is the caller's own."""
         place = (lane, root, entry)
         wanted = self._unsent.get(place)
-        if wanted is None or wanted.answer.done():
-            wanted = self._unsent[place] = _Read(
-                lane, root, entry, asyncio.get_running_loop().create_future()
-            )
-            self._queue.put(lane, wanted)
-        return wanted.answer
+        answer: asyncio.Future[RawEntry | Exception] = asyncio.get_running_loop().create_future()
+        if wanted is not None:
+            wanted.answers.append(answer)
+            return answer
+        wanted = self._unsent[place] = _Read(lane, root, entry)
+        wanted.answers.append(answer)
+        self._queue.put(lane, wanted)
+        return answer
 
-    async def _send(self, batch: list[_Read]) -> None:
-        for wanted in batch:
-            self._unsent.pop((wanted.lane, wanted.root, wanted.entry), None)
-        await self._fetch_batch(batch)
+    def _leave(self, wanted: _Read) -> None:
+        del self._unsent[wanted.lane, wanted.root, wanted.entry]
+
+    def _send_now(self, batch: list[_Read], landed: Landed) -> bool:
+        groups = _by_root(batch)
+
+        def then(reply: Any) -> None:
+            if isinstance(reply, NotThisWay):
+                self._queue.send_in_task(batch, landed)
+                return
+            if isinstance(reply, Exception):
+                _answer(batch, reply)
+            else:
+                start = 0
+                for group in groups:
+                    _distribute(group, reply[start:])
+                    start += len(group) + _BESIDE
+            landed(None)
+
+        return self._read_now([key for group in groups for key in _keys(group)], then)
 
     async def _fetch_batch(self, batch: list[_Read]) -> None:
-        groups = list(_by_root(batch).values())
+        groups = _by_root(batch)
         try:
             replies = await self._read([_keys(group) for group in groups])
         except RepositoryUnavailable:
@@ -195,11 +259,15 @@ class FetchBatcher:
             await self._fetch_batch([wanted])
 
 
-def _by_root(batch: Iterable[_Read]) -> dict[str, list[_Read]]:
+def _by_root(batch: Iterable[_Read]) -> list[list[_Read]]:
     groups: dict[str, list[_Read]] = defaultdict(list)
     for wanted in batch:
         groups[wanted.root].append(wanted)
-    return groups
+    return list(groups.values())
+
+
+_BESIDE = 2
+"""Keys that are read beside the entries of a group."""
 
 
 def _keys(group: Sequence[_Read]) -> list[str]:
@@ -212,8 +280,9 @@ def _keys(group: Sequence[_Read]) -> list[str]:
 def _distribute(group: Sequence[_Read], reply: Group) -> None:
     epoch = reply[len(group)]
     for wanted, value in zip(group, reply, strict=False):
-        if not wanted.answer.done():
-            wanted.answer.set_result(RawEntry(value, epoch))
+        for answer in wanted.answers:
+            if not answer.done():
+                answer.set_result(RawEntry(value, epoch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +290,11 @@ class _Run:
     command: Sequence[Any]
     weight: int
     answer: asyncio.Future[Any]
+
+    @property
+    def answers(self) -> tuple[asyncio.Future[Any]]:
+        """Return who asks."""
+        return (self.answer,)
 
 
 class ScriptBatcher:
@@ -261,5 +335,6 @@ def _closed() -> RepositoryUnavailable:
 
 def _answer(group: Iterable[_Item], error: Exception) -> None:
     for wanted in group:
-        if not wanted.answer.done():
-            wanted.answer.set_result(error)
+        for answer in wanted.answers:
+            if not answer.done():
+                answer.set_result(error)

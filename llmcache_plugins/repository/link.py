@@ -18,6 +18,7 @@ from llmcache_plugins.errors import ConfigError, EmbeddedServerError, LLMCacheEr
 from llmcache_plugins.loops import Tasks
 from llmcache_plugins.repository.batching import FetchBatcher, RawEntry, ScriptBatcher
 from llmcache_plugins.repository.breaker import Breaker
+from llmcache_plugins.repository.express import NotThisWay
 from llmcache_plugins.repository.faults import FAULTS, Fault, classify, translate
 from llmcache_plugins.repository.scripts import SCRIPTS
 from llmcache_plugins.repository.wakes import Wakes
@@ -59,7 +60,8 @@ class Link:
         self._at_loop_end: AsyncIterator[None] | None = None
         self._misconfigured: ConfigError | None = None
         self._complaints: set[str] = set()
-        self._reads = FetchBatcher(read=self._read_groups, spawn=self._tasks.spawn)
+        self._hastening: asyncio.Task[None] | None = None
+        self._reads = FetchBatcher(read=self._read_groups, read_now=self._read_now, spawn=self._tasks.spawn)
         self._scripts = ScriptBatcher(run=self._run_commands, spawn=self._tasks.spawn)
         self.wakes = Wakes(
             subscriber=topology.subscriber,
@@ -73,6 +75,11 @@ class Link:
     def is_known_bad(self) -> bool:
         """Whether the server is known to be away or to be the wrong one."""
         return self._breaker.is_open or self._misconfigured is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected, or was: a lost connection is found out by the next command."""
+        return self._opening is not None and self._opening.done() and not _has_failed(self._opening)
 
     def opened(self) -> asyncio.Task[None]:
         """Return the task that connects, checks the kind of server and loads the scripts."""
@@ -136,8 +143,29 @@ class Link:
                 replies[i] = reply
         return [self._translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
+    def _read_now(self, keys: list[str], then: Callable[[Any], None]) -> bool:
+        express = self.topology.express()
+        if express is None:
+            return False
+
+        def heard(reply: Any) -> None:
+            if not isinstance(reply, Exception):
+                self._breaker.succeeded()
+            elif not isinstance(reply, NotThisWay):
+                reply = self._translated(reply)
+            then(reply)
+
+        express.ask(("MGET", *keys), heard)
+        return True
+
+    def _hasten(self) -> None:
+        """Open the connection for quick reads again, when it was lost."""
+        if self.topology.lacks_express and (self._hastening is None or self._hastening.done()):
+            self._hastening = self.spawn(self.topology.open_express())
+
     async def _read_groups(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
         replies = await self._guarded(lambda: self.topology.read(groups))
+        self._hasten()
         return [self._translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
     async def _guarded(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -193,6 +221,7 @@ class Link:
         try:
             await self.topology.open()
             await self.topology.load(_SOURCES)
+            await self.topology.open_express()
         except ConfigError as error:
             self._misconfigured = error
             self._complain(error)

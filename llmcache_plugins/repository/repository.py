@@ -119,7 +119,7 @@ class ResponseRepository:
         """Like `fetch`; a miss says which entry, if any, was read and could not be used."""
         link, names = self._locate(key)
         waiting = link.fetch(root=names.root, entry=names["entry"])
-        raw = await (budget.wait_for(waiting) if budget else asyncio.shield(waiting))
+        raw = await (budget.receive(waiting) if budget else waiting)
         if isinstance(raw, Exception):
             raise raw
         judging = self._judge.judge(link, names, raw.value, raw.epoch)
@@ -192,6 +192,11 @@ class ResponseRepository:
         return Size(entries=sum(n for n, _ in buckets), stored_bytes=sum(b for _, b in buckets))
 
     # -- life ------------------------------------------------------------------------------------------
+
+    @property
+    def has_to_start(self) -> bool:
+        """Whether `ready` has something to wait for."""
+        return self._is_embedded and not self._links.current().is_open
 
     async def ready(self) -> None:
         """Wait for the embedded server to start, at most 6 seconds. Returns at once elsewhere.

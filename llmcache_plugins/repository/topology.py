@@ -23,6 +23,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER
 from llmcache_plugins.repository.embedded import EmbeddedServer
+from llmcache_plugins.repository.express import Express
 from llmcache_plugins.repository.faults import FAULTS
 from llmcache_plugins.repository.urls import redact
 
@@ -62,6 +63,16 @@ class Topology(Protocol):
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
         """MGET each group of keys (one slot each) in one round trip; all of one lane."""
 
+    def express(self) -> Express | None:
+        """Return the connection for reads that go well, if there is one now."""
+
+    @property
+    def lacks_express(self) -> bool:
+        """Whether there is none, and there could be."""
+
+    async def open_express(self) -> None:
+        """Open one, where there could be one. Raises nothing: there is `read`."""
+
     def lane(self, key: str) -> Hashable:
         """Say which keys can be read in one round trip: those of one lane."""
 
@@ -83,6 +94,7 @@ class _Server:
     def __init__(self, client: aioredis.Redis, *, owned: bool) -> None:
         self._client: Any = client  # redis-py types only some of what is used here
         self._owned = owned
+        self._express: Express | None = None
 
     async def open(self) -> None:
         try:
@@ -115,6 +127,24 @@ class _Server:
             start += len(group)
         return replies
 
+    def express(self) -> Express | None:
+        return self._express if self._express is not None and self._express.is_open else None
+
+    @property
+    def lacks_express(self) -> bool:
+        # Not of a caller's client: it may have reasons of its own for each connection it makes.
+        return self._owned and self.express() is None
+
+    async def open_express(self) -> None:
+        if not self.lacks_express:
+            return
+        pool = self._client.connection_pool
+        options = pool.connection_kwargs
+        express = Express(pool.connection_class(**options), timeout=options.get("socket_timeout") or 1.0)
+        with suppress(Exception):  # whatever it is, the ordinary way meets it too, and says so
+            await express.open()
+            self._express = express
+
     def lane(self, key: str) -> Hashable:
         return None
 
@@ -127,6 +157,8 @@ class _Server:
         return _subscriber(pool.connection_class, pool.connection_kwargs)
 
     async def aclose(self) -> None:
+        if self._express is not None:
+            self._express.close()
         if self._owned:
             await self._client.aclose()
             await self._client.connection_pool.aclose()
@@ -161,6 +193,17 @@ class _Cluster:
 
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
         return await _run(self._client, [("MGET", *group) for group in groups])
+
+    def express(self) -> Express | None:
+        return None
+
+    @property
+    def lacks_express(self) -> bool:
+        # Which node has a slot, and that it has moved, is the client's knowledge.
+        return False
+
+    async def open_express(self) -> None:
+        pass
 
     def lane(self, key: str) -> Hashable:
         try:
