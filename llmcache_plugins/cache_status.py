@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from llmcache_plugins.models import Outcome
 
 __all__ = ["cache_status"]
@@ -16,28 +14,22 @@ def cache_status(
 
     `ttl` is the freshness left in seconds, negative when stale; `detail` a token such as a refusal.
     """
-    parts = ["llmcache", *_how(outcome)]
+    value = _HOW[outcome]
     if stored:
-        parts.append("stored")
+        value += "; stored"
     if ttl is not None:
-        parts.append(f"ttl={round(ttl)}")
+        value += f"; ttl={round(ttl)}"
     if detail:
-        parts.append(f"detail={detail}")
-    return "; ".join(parts)
+        value += f"; detail={detail}"
+    return value
 
 
-def _how(outcome: Outcome) -> list[str]:
-    match outcome:
-        case Outcome.HIT | Outcome.SEMANTIC_HIT:
-            return ["hit"]
-        case Outcome.STALE:
-            return ["hit", "fwd=stale"]
-        case Outcome.COALESCED:
-            return ["fwd=uri-miss", "collapsed"]
-        case Outcome.MISS:
-            return ["fwd=uri-miss"]
-        case Outcome.BYPASS:
-            return ["fwd=bypass"]
-        case Outcome.UNAVAILABLE:
-            return ["fwd=miss"]
-    assert_never(outcome)
+_HOW = {
+    Outcome.HIT: "llmcache; hit",
+    Outcome.SEMANTIC_HIT: "llmcache; hit",
+    Outcome.STALE: "llmcache; hit; fwd=stale",
+    Outcome.COALESCED: "llmcache; fwd=uri-miss; collapsed",
+    Outcome.MISS: "llmcache; fwd=uri-miss",
+    Outcome.BYPASS: "llmcache; fwd=bypass",
+    Outcome.UNAVAILABLE: "llmcache; fwd=miss",
+}

@@ -11,7 +11,6 @@ else: no byte read here can construct a class or run code.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 import msgspec
 
@@ -59,8 +58,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Envelope)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What scripts know of an entry: 16 digits each, microseconds on the server's clock."""
 
     version: str

@@ -14,6 +14,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from llmcache_plugins.models import Outcome, Usage
 
 if TYPE_CHECKING:
@@ -57,8 +59,7 @@ class LeaseStep(enum.StrEnum):
     """Another process said what error the provider had given it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """A call was answered. Times are seconds."""
 
     outcome: Outcome

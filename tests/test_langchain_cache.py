@@ -882,10 +882,11 @@ class TestNoHarm:
             return found
 
         monkeypatch.setattr(cache.cache, "acquire", remembering)
-        for number in range(50):
+        for number in range(100):
             await Completion(cache=cache, calls=[]).ainvoke(f"question {number}")
         gc.collect()
-        assert len(errands) < 5
+        # The last few: a loop keeps up to a hundred cancelled timers, and the contexts they began in.
+        assert len(errands) < 25
 
     async def test_read_only_is_the_one_thing_that_raises(self, make: Callable[..., LangChainCache]):
         with pytest.raises(CacheMiss):

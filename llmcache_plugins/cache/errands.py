@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions

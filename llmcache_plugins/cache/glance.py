@@ -5,8 +5,9 @@ What it found out is not asked again by the flight that follows, and what it spe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
@@ -35,7 +36,8 @@ async def glance(
     """
     if job.mode is Mode.REFRESH or flights.is_under_way((job.key, Mode.DEFAULT)):
         return job
-    await repository.ready()
+    if repository.has_to_start:
+        await repository.ready()
     budget = Budget(repository.config.lookup_budget)
     try:
         opened, seen = await shelf.see(job, budget)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from llmcache_plugins.answers import AnswerCodec, StreamCodec
+from llmcache_plugins.budget import Budget
+from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.models import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+    from collections.abc import Hashable
 
-    from llmcache_plugins.answers import AnswerCodec, StreamCodec
-    from llmcache_plugins.budget import Budget
-    from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import EncodedAnswer, Entry, Outcome
     from llmcache_plugins.repository import Ask
 
@@ -24,8 +27,7 @@ FlightKey = tuple["CacheKey", "Hashable"]
 _ASKS: dict[Mode, Ask] = {Mode.READ_ONLY: "follow", Mode.REFRESH: "fence"}
 
 
-@dataclass(slots=True, kw_only=True)
-class Glance:
+class Glance(msgspec.Struct, kw_only=True):
     """What a look before the flight has shown: the fence of what cannot be used, or why nothing was seen."""
 
     budget: Budget
@@ -34,8 +36,7 @@ class Glance:
     is_used: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request: its key, how its answer is stored, for how many seconds, what it may do."""
 
     key: CacheKey
@@ -72,15 +73,13 @@ class Job:
         return _ASKS.get(self.mode, "lead")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallJob(Job):
+class CallJob(Job, frozen=True, kw_only=True):
     """A request for an answer; `call` asks the provider."""
 
     call: Callable[[], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamJob(Job):
+class StreamJob(Job, frozen=True, kw_only=True):
     """A request for a stream; `open` asks the provider."""
 
     codec: StreamCodec

@@ -67,6 +67,7 @@ class ResponseCache:
         self._errands = Errands(repository, shelf)
         self._tasks = PerLoop(Tasks)
         self._unsigned: set[str] = set()
+        self._usual_mode = Mode(self.config.mode)
 
     @classmethod
     def from_url(
@@ -296,6 +297,8 @@ class ResponseCache:
     # -- inside ----------------------------------------------------------------------------------------
 
     def _mode(self, options: CallOptions) -> Mode:
+        if not options:
+            return self._usual_mode
         if unknown := options.keys() - CallOptions.__optional_keys__:
             # A namespace that was misspelled must not be one that was not given.
             known = ", ".join(sorted(CallOptions.__optional_keys__))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+import msgspec
+
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.errors import (
     ConfigError,
@@ -52,8 +54,7 @@ _REFUSALS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """An entry and the answer in it."""
 
     entry: Entry

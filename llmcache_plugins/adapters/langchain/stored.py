@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import msgspec
@@ -218,8 +219,11 @@ class _Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def build(self) -> AIMessage:
         # Not the constructor: it makes tool calls of `additional_kwargs`, and refuses or drops what
-        # integrations add to tool calls and usages (0.3; OpenAI's service tiers in any version).
-        return AIMessage.model_construct(**self._fields())
+        # integrations add to tool calls and usages (0.3; OpenAI's service tiers in any version). And a copy,
+        # not `model_construct`, which takes three times as long.
+        message = copy(_BLANK_MESSAGE)
+        vars(message).update(self._fields())
+        return message
 
     def build_chunk(self, calls: list[dict[str, Any]], *, position: str | None) -> AIMessageChunk:
         for call in calls:
@@ -288,7 +292,13 @@ class StoredChat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="
 
     def build(self) -> ChatGeneration:
         """Return the generation, a fresh object."""
-        return ChatGeneration(message=self.message.build(), generation_info=self.generation_info)
+        message = self.message.build()
+        if not isinstance(message.content, str):
+            return ChatGeneration(message=message, generation_info=self.generation_info)
+        # What the constructor would make of it, at a tenth of the time.
+        generation = copy(_BLANK_CHAT)
+        vars(generation).update(message=message, text=message.content, generation_info=self.generation_info)
+        return generation
 
     def split(self, llm_output: dict[str, Any] | None) -> list[ChatGenerationChunk]:
         """Return the parts of a stream that adds up to it, with what was said of the call as a whole."""
@@ -311,6 +321,10 @@ class StoredChunk(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """Return the part, a fresh object."""
         message = self.message.build_chunk(self.tool_call_chunks, position=self.chunk_position)
         return ChatGenerationChunk(message=message, generation_info=self.generation_info)
+
+
+_BLANK_MESSAGE = AIMessage.model_construct(**dict.fromkeys(_Message.__struct_fields__))
+_BLANK_CHAT = ChatGeneration(message=AIMessage(""), generation_info=None)
 
 
 # What readers of a message may rely on. Only asked whether it is there: the dicts stay as they are.

@@ -80,7 +80,7 @@ def mark_hit(generations: Iterable[Generation], hit: Resolution, *, zero_usage: 
         if not isinstance(generation, ChatGeneration):
             continue
         message = cast("AIMessage", generation.message)
-        message.response_metadata = {**message.response_metadata, "llmcache": {**mark}}
+        message.response_metadata["llmcache"] = {**mark}
         if zero_usage and message.usage_metadata is not None:
             message.usage_metadata = cast("UsageMetadata", _zeroed(message.usage_metadata))
 
