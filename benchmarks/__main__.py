@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from benchmarks import crashes, durations, langchain, reads, stampede, streams, writes
+from benchmarks import crashes, durations, langchain, litellm, reads, stampede, streams, writes
 
 PLAIN: dict[str, Callable[[], None]] = {
     "reads": reads.main,
@@ -20,6 +20,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "durations": durations.main,
     "crashes": crashes.main,
     "langchain": langchain.main,
+    "litellm": litellm.main,
 }
 
 

@@ -91,14 +91,15 @@ def _serve(connection: Connection, seconds: float) -> None:
 async def _serve_forever(connection: Connection, seconds: float) -> None:
     calls: list[dict[str, float]] = []
 
-    async def complete(request: web.Request) -> web.Response:
-        question = str((await request.json())["messages"][-1]["content"])
+    async def complete(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        question = str(body["messages"][-1]["content"])
         if question.startswith(WARM_UP):
-            return web.json_response(_completion("ready"))
+            return await _answer(request, body, "ready")
         calls.append({"pid": int(request.headers.get(_PROCESS, 0)), "began": time.monotonic()})
         text = f"answer {len(calls)}"
         await asyncio.sleep(seconds)
-        return web.json_response(_completion(text))
+        return await _answer(request, body, text)
 
     async def tell(_request: web.Request) -> web.Response:
         return web.json_response(calls)
@@ -113,13 +114,21 @@ async def _serve_forever(connection: Connection, seconds: float) -> None:
     await asyncio.Event().wait()
 
 
-def _completion(text: str) -> dict[str, Any]:
+async def _answer(request: web.Request, body: dict[str, Any], text: str) -> web.StreamResponse:
     message = {"role": "assistant", "content": text}
-    return {
-        "id": "chatcmpl-stand-in",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": MODEL,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
-    }
+    if not body.get("stream"):
+        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return web.json_response({**_head("chat.completion"), "choices": [choice], "usage": usage})
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for delta, end in ((message, None), ({}, "stop")):
+        choice = {"index": 0, "delta": delta, "finish_reason": end}
+        chunk = {**_head("chat.completion.chunk"), "choices": [choice]}
+        await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+def _head(kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-stand-in", "object": kind, "created": int(time.time()), "model": MODEL}
