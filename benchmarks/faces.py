@@ -75,13 +75,15 @@ class Hits:
         at_a_time: Iterable[int],
         calls: int,
         turns: int,
+        settle: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """Let the contenders answer in turns."""
+        """Let the contenders answer in turns; `settle` waits for what they leave to the background."""
+        background = {} if settle is None else {"settle": settle}
         for concurrency in at_a_time:
             # A lone call takes as long as one of many has of the processor: a quarter of them is enough.
             number = calls if concurrency > 1 else max(1, calls // 4)
             self.stretches[concurrency] = await take_turns(
-                callers, concurrency=concurrency, calls=number, turns=turns
+                callers, concurrency=concurrency, calls=number, turns=turns, **background
             )
 
 

@@ -66,9 +66,22 @@ async def hits(url: str, contenders: Sequence[Peer], *, calls: int, turns: int) 
             texts = [str(answer.choices[0].message.content) for answer in answers]
             measured.answer_bytes = sum(map(len, texts)) / QUESTIONS
         filled = source.calls
-        await measured.measure(callers, at_a_time=AT_A_TIME, calls=calls, turns=turns)
+        resident = asyncio.all_tasks()
+        await measured.measure(
+            callers, at_a_time=AT_A_TIME, calls=calls, turns=turns, settle=lambda: _logged(resident)
+        )
         measured.misses = source.calls - filled
     return measured
+
+
+async def _logged(resident: set[asyncio.Task[Any]]) -> None:
+    """Wait until LiteLLM has logged its calls, which takes as long again as the calls.
+
+    A cache that never waits for anything lets it do so later: a loop that only makes calls would never get
+    round to it, and hits without it are more than it can bear.
+    """
+    while others := asyncio.all_tasks() - resident - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 
 def _asking(litellm: Any, cache: Any, place: peers.Place) -> Callable[[int], Awaitable[Any]]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _WARM_UP = 50
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """Calls per second, and percentiles of one call's seconds. `error` names what broke it off."""
@@ -57,26 +61,36 @@ async def measure(call: Call, *, concurrency: int, calls: int) -> Timing:
 
 
 async def take_turns(
-    contenders: Mapping[str, Call], *, concurrency: int, calls: int, turns: int
+    contenders: Mapping[str, Call],
+    *,
+    concurrency: int,
+    calls: int,
+    turns: int,
+    settle: Callable[[], Awaitable[object]] = _at_once,
 ) -> dict[str, list[Stretch]]:
     """Let each make a stretch of calls, and again, so many turns after a warm-up; another begins each time.
 
-    What else the machine has to do is then shared by all: stretches of one turn can be compared.
+    What else the machine has to do is then shared by all: stretches of one turn can be compared. `settle`
+    waits for what the calls have left to be done in the background: it belongs to a stretch.
     """
     stretches: dict[str, list[Stretch]] = {name: [] for name in contenders}
     names = list(contenders)
     for name in names:
-        await _stretch(contenders[name], concurrency=concurrency, calls=calls)
+        await _stretch(contenders[name], concurrency=concurrency, calls=calls, settle=settle)
     for turn in range(turns):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             # The garbage of the one before is not this one's.
             gc.collect()
-            stretches[name].append(await _stretch(contenders[name], concurrency=concurrency, calls=calls))
+            stretches[name].append(
+                await _stretch(contenders[name], concurrency=concurrency, calls=calls, settle=settle)
+            )
     return stretches
 
 
-async def _stretch(call: Call, *, concurrency: int, calls: int) -> Stretch:
+async def _stretch(
+    call: Call, *, concurrency: int, calls: int, settle: Callable[[], Awaitable[object]] = _at_once
+) -> Stretch:
     seconds: list[float] = []
     numbers = iter(range(calls))
 
@@ -88,6 +102,7 @@ async def _stretch(call: Call, *, concurrency: int, calls: int) -> Stretch:
 
     computing, began = time.process_time(), time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(concurrency)))
+    await settle()
     return Stretch(calls=seconds, seconds=time.perf_counter() - began, cpu=time.process_time() - computing)
 
 

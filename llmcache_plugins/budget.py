@@ -92,7 +92,9 @@ class _Waiting:
         # A timer that was cancelled is kept until it would have fired, and its context with it: not the
         # caller's, and whatever hangs on that.
         self._context = Context()
-        self._timer: asyncio.Handle = self._loop.call_later(self._due, self._look, context=self._context)
+        self._timer: asyncio.Handle = self._loop.call_at(
+            self._began + self._due, self._look, context=self._context
+        )
 
     def end(self) -> None:
         """Stop, and take what was spent off the budget."""

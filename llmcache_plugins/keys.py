@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
+
+import msgspec
 
 from llmcache_plugins.errors import ConfigError
 
@@ -52,8 +53,7 @@ def _root(prefix: str, namespace: str, bucket: int) -> str:
     return f"{encode_name(prefix)}:{{{encode_name(namespace)}.{bucket}}}:"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheKey:
+class CacheKey(msgspec.Struct, frozen=True, kw_only=True):
     """The identity of one request: equal requests have equal keys.
 
     `digest` is 64 hexadecimal digits, `namespace` the trust domain it is valid in. `str(key)` is for
@@ -73,8 +73,7 @@ class CacheKey:
         return f"{self.prefix}:resp:{self.digest}"
 
 
-@dataclass(frozen=True, slots=True)
-class BucketKeys:
+class BucketKeys(msgspec.Struct, frozen=True):
     """The keys of one bucket, by what they are: `keys["marks"]`; those of one request need its digest."""
 
     root: str
@@ -88,8 +87,7 @@ class BucketKeys:
         return f"{self.root}{_OF_REQUEST[what]}:{self.digest}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyLayout:
+class KeyLayout(msgspec.Struct, frozen=True, kw_only=True):
     """All Redis keys of one namespace."""
 
     prefix: str

@@ -151,7 +151,9 @@ class TestInTheRepository:
     ):
         key = key_of("stored", namespace=namespace)
         await repository.persist(key, entry_of("answer"))
-        pool = repository._links.current().topology._client.connection_pool
+        topology = repository._links.current().topology
+        await wait_until_async(topology.express, description="it opens")
+        pool = topology._client.connection_pool
         await pool.disconnect()
         assert all([answer_in(await repository.fetch(key)) == "answer" for _ in range(5)])
         assert not any(connection.is_connected for connection in pool._available_connections)
@@ -163,8 +165,7 @@ class TestInTheRepository:
         await repository.persist(key, entry_of("answer"))
         topology = repository._links.current().topology
         for _ in range(3):
-            lost = topology.express()
-            assert lost is not None
+            lost = await wait_until_async(topology.express, description="it opens")
             valkey.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             found = await asyncio.gather(*(repository.fetch(key) for _ in range(20)), return_exceptions=True)
             # The connections of the pool were lost too: a read may fail of that, as ever.

@@ -159,7 +159,7 @@ class Link:
         return True
 
     def _hasten(self) -> None:
-        """Open the connection for quick reads again, when it was lost."""
+        """Open the connection for quick reads, if there is none."""
         if self.topology.lacks_express and (self._hastening is None or self._hastening.done()):
             self._hastening = self.spawn(self.topology.open_express())
 
@@ -221,7 +221,8 @@ class Link:
         try:
             await self.topology.open()
             await self.topology.load(_SOURCES)
-            await self.topology.open_express()
+            # Beside the first call, which waits for the rest.
+            self._hasten()
         except ConfigError as error:
             self._misconfigured = error
             self._complain(error)

@@ -45,20 +45,28 @@ class Judge:
     async def judge(
         self, link: Link, names: BucketKeys, value: bytes | None, epoch: bytes | None
     ) -> Found | Absent:
-        """Say what a stored value is worth. No I/O when `is_current`."""
+        """Say what a stored value is worth."""
         for _ in range(_MOST_ROUNDS):
+            if is_current(value, epoch):
+                return self.open(names, value)
             header = self._header(value)
             if value is None or header is None:
                 return Absent()
-            if not is_current(value, epoch):
-                reply = await self._check(link, names, header)
-                if reply[0] == b"CHANGED":
-                    value, epoch = reply[1], reply[2]
-                    continue
-                if reply[0] != b"VALID":
-                    return Absent()
+            reply = await self._check(link, names, header)
+            if reply[0] == b"CHANGED":
+                value, epoch = reply[1], reply[2]
+                continue
+            if reply[0] != b"VALID":
+                return Absent()
             return self._open(names, value, header)
         raise RepositoryUnavailable("the entry changed faster than it could be judged")
+
+    def open(self, names: BucketKeys, value: bytes | None) -> Found | Absent:
+        """Say what a value is worth that `is_current`."""
+        header = self._header(value)
+        if value is None or header is None:
+            return Absent()
+        return self._open(names, value, header)
 
     def _header(self, value: bytes | None) -> codec.Header | None:
         if value is None:

@@ -122,10 +122,10 @@ class ResponseRepository:
         raw = await (budget.receive(waiting) if budget else waiting)
         if isinstance(raw, Exception):
             raise raw
-        judging = self._judge.judge(link, names, raw.value, raw.epoch)
         if is_current(raw.value, raw.epoch):
-            found = await judging
+            found = self._judge.open(names, raw.value)
         else:
+            judging = self._judge.judge(link, names, raw.value, raw.epoch)
             found = await self._owned(link, judging, budget)
         if isinstance(found, Found):
             self._touch(link, names, found)
