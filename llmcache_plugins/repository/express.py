@@ -44,7 +44,14 @@ class Express(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Connect. Raises what redis-py raises."""
+        """Connect, or leave nothing open. Raises what redis-py raises."""
+        try:
+            await self._take_over()
+        except BaseException:
+            self._connection._close()  # noqa: SLF001
+            raise
+
+    async def _take_over(self) -> None:
         await self._connection.connect()
         # Where redis-py has kept its streams ever since it has any; the ordinary way is there if it moves.
         transport = self._connection._writer.transport  # noqa: SLF001

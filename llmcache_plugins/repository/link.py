@@ -60,6 +60,7 @@ class Link:
         self._at_loop_end: AsyncIterator[None] | None = None
         self._misconfigured: ConfigError | None = None
         self._complaints: set[str] = set()
+        self._is_closed = False
         self._hastening: asyncio.Task[None] | None = None
         self._reads = FetchBatcher(read=self._read_groups, read_now=self._read_now, spawn=self._tasks.spawn)
         self._scripts = ScriptBatcher(run=self._run_commands, spawn=self._tasks.spawn)
@@ -86,6 +87,12 @@ class Link:
         if self._opening is None or _has_failed(self._opening):
             self._opening = self.spawn(self._open())
         return self._opening
+
+    async def opened_wholly(self) -> None:
+        """Wait for that, and for the connection for quick reads."""
+        await asyncio.shield(self.opened())
+        if self._hastening is not None:
+            await asyncio.shield(self._hastening)
 
     def fetch(self, *, root: str, entry: str) -> asyncio.Future[RawEntry | Exception]:
         """Read one entry with all other reads of this turn of the loop.
@@ -160,7 +167,9 @@ class Link:
 
     def _hasten(self) -> None:
         """Open the connection for quick reads, if there is none."""
-        if self.topology.lacks_express and (self._hastening is None or self._hastening.done()):
+        if self._is_closed or not self.topology.lacks_express:
+            return
+        if self._hastening is None or self._hastening.done():
             self._hastening = self.spawn(self.topology.open_express())
 
     async def _read_groups(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
@@ -250,6 +259,8 @@ class Link:
             _log.error("%s", text) if isinstance(error, ConfigError) else _log.warning("%s", text)
 
     async def _close(self) -> None:
+        # A task that connects may outlive its cancellation (asyncio.wait_for on Python 3.11).
+        self._is_closed = True
         if self.touches is not None:
             await self.touches.flush()
         self._reads.close()

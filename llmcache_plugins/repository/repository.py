@@ -211,9 +211,7 @@ class ResponseRepository:
         link = self._links.current()
         if link.is_known_bad:
             return
-        opening = link.opened()
-        if not opening.done():
-            await asyncio.wait((opening,), timeout=timeout)
+        await asyncio.wait((link.spawn(link.opened_wholly()),), timeout=timeout)
 
     async def ping(self) -> None:
         """Connect if need be and raise what is wrong: `ConfigError` or a `RepositoryError`."""

@@ -41,6 +41,8 @@ MOST_CONNECTIONS = 64
 """More than the batches that may be under way at once, so the pool never runs dry."""
 _RAW = {NEVER_DECODE: True}
 _SCAN_PAGE = 500
+_PATIENCE = 1.0
+"""Seconds for a connection whose URL says that it may take for ever."""
 
 
 class Topology(Protocol):
@@ -140,9 +142,14 @@ class _Server:
             return
         pool = self._client.connection_pool
         options = pool.connection_kwargs
-        express = Express(pool.connection_class(**options), timeout=options.get("socket_timeout") or 1.0)
-        with suppress(Exception):  # whatever it is, the ordinary way meets it too, and says so
-            await express.open()
+        # With a timeout of its own the client sends by `asyncio.wait_for`, which on Python 3.11 loses a
+        # cancellation that comes as it ends.
+        connection = pool.connection_class(**{**options, "socket_timeout": None})
+        express = Express(connection, timeout=options.get("socket_timeout") or _PATIENCE)
+        # Whatever goes wrong, the ordinary way meets it too, and says so.
+        with suppress(Exception):
+            async with asyncio.timeout(options.get("socket_connect_timeout") or _PATIENCE):
+                await express.open()
             self._express = express
 
     def lane(self, key: str) -> Hashable:
