@@ -41,6 +41,7 @@ HEADER_BYTES = 4 * DIGITS
 LAST_TIME = 8_000_000_000_000_000
 """A fence of the year 2223, as in `repository/lua/common.lua`: later ones are not ours."""
 
+_LAST_TIME = str(LAST_TIME)
 _VERSION = b"%016d" % FORMAT_VERSION
 _PLAIN = b"\x00"
 _ZSTD = b"\x01"
@@ -86,7 +87,7 @@ def read_header(stored: bytes) -> Header:
     if len(head) < HEADER_BYTES or not head.isdigit():
         raise CorruptEntry("no header of an entry")
     text = head.decode("ascii")
-    if int(text[16:32]) > LAST_TIME:
+    if text[16:32] > _LAST_TIME:
         raise CorruptEntry("a fence that no server has ever given")
     return Header(version=text[:16], fence=text[16:32], birth=text[32:48], checked=text[48:64])
 

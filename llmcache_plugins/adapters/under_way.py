@@ -37,7 +37,11 @@ def belongs_here(errand: Errand) -> bool:
 
 def is_under_way(*, to_thread: bool | None = None) -> bool:
     """Say whether one of this context's errands has not ended: any, or one given to a task or a thread."""
-    return any(not given.errand.is_over and to_thread in (None, given.to_thread) for given in _given.get())
+    all_given = _given.get()
+    # Nearly always there is none: the rest would be paid for with each hit.
+    return bool(all_given) and any(
+        not given.errand.is_over and to_thread in (None, given.to_thread) for given in all_given
+    )
 
 
 def abandon(error: BaseException | None) -> None:

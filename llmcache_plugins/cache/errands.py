@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.job import CallJob, FlightKey, Job, Landing
     from llmcache_plugins.cache.shelf import Shelf, Stored
     from llmcache_plugins.keys import CacheKey
-    from llmcache_plugins.loops import Tasks
+    from llmcache_plugins.loops import PerLoop, Tasks
     from llmcache_plugins.repository import ResponseRepository
 
 __all__ = ["Errand", "Errands", "brought"]
@@ -135,7 +135,7 @@ class Errands:
         """End what nobody waits for any more."""
         await self._flights.aclose()
 
-    async def run(self, job: Job, *, tasks: Tasks, may_wait: bool) -> Resolution | Errand:
+    async def run(self, job: Job, *, tasks: PerLoop[Tasks], may_wait: bool) -> Resolution | Errand:
         """Return the answer, or the errand to bring it. Raises `CacheMiss` in mode "read_only" only.
 
         A context that has an errand under way waits for nobody: others may be waiting for it.
@@ -144,7 +144,9 @@ class Errands:
         found = await glance(job, self._flights, self._repository, self._shelf)
         if isinstance(found, Resolution):
             return found
-        job = found
+        return await self._run(found, tasks=tasks.current(), since=since, may_wait=may_wait)
+
+    async def _run(self, job: Job, *, tasks: Tasks, since: float, may_wait: bool) -> Resolution | Errand:
         may_wait = may_wait and not is_held() and all(errand.is_over for errand in _given.get())
         for attempt in range(_MOST_ATTEMPTS + 1):
             shares = may_wait and attempt < _MOST_ATTEMPTS

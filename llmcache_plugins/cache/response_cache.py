@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import aclosing
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from llmcache_plugins.answers import PlainCodec
@@ -18,7 +19,7 @@ from llmcache_plugins.cache.errands import Errand, Errands
 from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.job import CallJob, Job, StreamJob
 from llmcache_plugins.cache.options import CallOptions
-from llmcache_plugins.cache.shelf import Shelf, clock
+from llmcache_plugins.cache.shelf import Shelf
 from llmcache_plugins.cache.streams import Report, Streamer
 from llmcache_plugins.config import CacheConfig, CacheSettings
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, SignatureError
@@ -116,7 +117,7 @@ class ResponseCache:
 
         `codec` stores and restores the answers; `scope` holds facts beside the query that change them.
         """
-        started, mode = clock(), self._mode(options)
+        started, mode = monotonic(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         if key is None:
             detail = "off" if mode is Mode.OFF else "signature"
@@ -124,7 +125,7 @@ class ResponseCache:
         else:
             job = CallJob(key=key, call=call, codec=codec, ttl=self._ttl(options), mode=mode)
             resolution = await self._resolve(job)
-        self._count(resolution, face=face, seconds=clock() - started)
+        self._count(resolution, face=face, started=started)
         return resolution
 
     async def stream(
@@ -149,7 +150,7 @@ class ResponseCache:
         `may_wait` is False for who must not wait for a call of others; `on_hit` is told of a stored answer
         (without the answer itself) before its first chunk.
         """
-        started, mode = clock(), self._mode(options)
+        started, mode = monotonic(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         report = Report()
         if on_hit is not None and key is not None:
@@ -164,7 +165,7 @@ class ResponseCache:
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
-        self._count(_resolution_of(key, report), face=face, seconds=clock() - started)
+        self._count(_resolution_of(key, report), face=face, started=started)
 
     async def acquire(
         self,
@@ -182,19 +183,19 @@ class ResponseCache:
         most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
         `query` may be its `CacheKey`, here and in `put`.
         """
-        started, mode = clock(), self._mode(options)
+        started, mode = monotonic(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         if key is None:
-            self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, seconds=clock() - started)
+            self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=started)
             return None
         job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode)
         found: Resolution | Errand | None
         if job.is_not_stored:
             found = await self._errands.read(job)
         else:
-            found = await self._errands.run(job, tasks=self._tasks.current(), may_wait=may_wait)
+            found = await self._errands.run(job, tasks=self._tasks, may_wait=may_wait)
         resolution = found if isinstance(found, Resolution) else resolutions.of_call(key, None, Outcome.MISS)
-        self._count(resolution, face=face, seconds=clock() - started)
+        self._count(resolution, face=face, started=started)
         return found
 
     def bypass(self, reason: str, *, face: Face = Face.CACHE, **options: Unpack[CallOptions]) -> None:
@@ -204,7 +205,7 @@ class ResponseCache:
         """
         if self._mode(options) is Mode.READ_ONLY:
             raise CacheMiss(f"such a request is never stored: it {reason}")
-        self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, seconds=0.0)
+        self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=monotonic())
 
     async def put(
         self,
@@ -355,12 +356,12 @@ class ResponseCache:
         self._streams.detach(matches)
         self._errands.detach(matches)
 
-    def _count(self, resolution: Resolution, *, face: Face, seconds: float) -> None:
+    def _count(self, resolution: Resolution, *, face: Face, started: float) -> None:
         self._telemetry.emit(
             Resolved(
                 outcome=resolution.outcome,
                 face=face,
-                seconds=seconds,
+                seconds=monotonic() - started,
                 saved=resolution.tokens_saved,
                 saved_seconds=resolution.seconds_saved,
             )

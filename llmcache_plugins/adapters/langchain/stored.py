@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import msgspec
@@ -219,11 +218,8 @@ class _Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def build(self) -> AIMessage:
         # Not the constructor: it makes tool calls of `additional_kwargs`, and refuses or drops what
-        # integrations add to tool calls and usages (0.3; OpenAI's service tiers in any version). And a copy,
-        # not `model_construct`, which takes three times as long.
-        message = copy(_BLANK_MESSAGE)
-        vars(message).update(self._fields())
-        return message
+        # integrations add to tool calls and usages (0.3; OpenAI's service tiers in any version).
+        return _like(_BLANK_MESSAGE, self._fields())
 
     def build_chunk(self, calls: list[dict[str, Any]], *, position: str | None) -> AIMessageChunk:
         for call in calls:
@@ -296,9 +292,8 @@ class StoredChat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="
         if not isinstance(message.content, str):
             return ChatGeneration(message=message, generation_info=self.generation_info)
         # What the constructor would make of it, at a tenth of the time.
-        generation = copy(_BLANK_CHAT)
-        vars(generation).update(message=message, text=message.content, generation_info=self.generation_info)
-        return generation
+        fields = {"message": message, "text": message.content, "generation_info": self.generation_info}
+        return _like(_BLANK_CHAT, fields)
 
     def split(self, llm_output: dict[str, Any] | None) -> list[ChatGenerationChunk]:
         """Return the parts of a stream that adds up to it, with what was said of the call as a whole."""
@@ -321,6 +316,23 @@ class StoredChunk(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """Return the part, a fresh object."""
         message = self.message.build_chunk(self.tool_call_chunks, position=self.chunk_position)
         return ChatGenerationChunk(message=message, generation_info=self.generation_info)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _like(blank: M, fields: dict[str, Any]) -> M:
+    """Return a model like another, with these fields.
+
+    As pydantic's own `model_construct` and `copy` do it, at a fifth of their time.
+    """
+    made = blank.__class__.__new__(blank.__class__)
+    extra = blank.__pydantic_extra__
+    object.__setattr__(made, "__dict__", {**blank.__dict__, **fields})
+    object.__setattr__(made, "__pydantic_fields_set__", set(fields))
+    object.__setattr__(made, "__pydantic_extra__", None if extra is None else {})
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
 
 
 _BLANK_MESSAGE = AIMessage.model_construct(**dict.fromkeys(_Message.__struct_fields__))
