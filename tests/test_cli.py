@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
-from command import llmcache, run
+from command import environment, llmcache, run
+
+from llmcache_plugins.cli import main
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """Return what runs the command in this process: a process of its own takes a second to begin."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["llmcache", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    return call
 
 
 def _without(module: str, *arguments: str):
@@ -32,6 +53,13 @@ def test_version():
     assert (done.returncode, done.stdout.split()[0]) == (0, "llmcache-plugins")
 
 
+def test_a_wrong_option_ends_the_process_with_2():
+    done = llmcache("demo", "--limit", "0")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -43,22 +71,21 @@ def test_version():
         ("demo", "--api-base", "http://127.0.0.1:9/v1"),
     ],
 )
-def test_wrong_usage_ends_with_2_and_without_a_traceback(arguments):
-    done = llmcache(*arguments)
+def test_wrong_usage_ends_with_2_and_a_sentence(called, arguments):
+    code, out, err = called(*arguments)
 
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.strip()
-    assert "Traceback" not in done.stderr
+    assert (code, out) == (2, "")
+    assert err.strip()
+    assert "Traceback" not in err
 
 
-def test_help_of_the_demo_names_every_option_of_its_contract():
-    done = llmcache("demo", "--help")
+def test_help_of_the_demo_names_every_option_of_its_contract(called):
+    code, out, _ = called("demo", "--help")
 
-    assert done.returncode == 0
+    assert code == 0
     for option in ("--url", "--api-base", "--model", "--api-key-env", "--price-in", "--price-out", "--json"):
-        assert option in done.stdout
-    assert "LLMCACHE_URL" in done.stdout
+        assert option in out
+    assert "LLMCACHE_URL" in out
 
 
 def test_without_typer_the_command_names_the_extra():

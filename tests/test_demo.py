@@ -121,10 +121,16 @@ def _assert_that_savings_add_up(printed):
     assert saved["example_prices_per_million"] == {"input": 1000, "output": 3000}
 
 
-def test_it_prints_a_table_and_says_that_the_provider_is_a_stand_in(small):
-    done = llmcache("demo", small, "--median", "0.01", "--limit", "4")
+def test_it_prints_a_table_and_leaves_the_user_s_redis_as_it_was(valkey, small):
+    options = ("--median", "0.01", "--limit", "4")
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("theirs", "untouched", ex=100)
+        done = llmcache("demo", small, *options, env={"LLMCACHE_URL": valkey.tcp_url})
+        assert client.get("theirs") == b"untouched"
+        assert [key for key in client.scan_iter() if b":resp:" in key] == []
 
     assert done.returncode == 0, done.stderr
+    assert valkey.tcp_url in done.stdout
     assert "STAND-IN" in done.stdout
     for words in (
         "no cache",
@@ -162,18 +168,6 @@ def test_without_langchain_it_says_in_a_line_what_to_install(small):
     assert list(_parts(printed)) == ["no cache", "first pass", "second pass", "burst"]
     about = [line for line in done.stderr.splitlines() if "LangChain" in line]
     assert about == ['LangChain is not installed; its part needs pip install "llmcache-plugins[demo]".']
-
-
-def test_a_redis_of_the_users_is_left_as_it_was(valkey, small):
-    with redis.Redis.from_url(valkey.url) as client:
-        client.set("theirs", "untouched", ex=100)
-        done = llmcache("demo", small, "--json", "--median", "0.01", env={"LLMCACHE_URL": valkey.tcp_url})
-        left = [key for key in client.scan_iter() if b":resp:" in key]
-
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["server"] == valkey.tcp_url
-        assert client.get("theirs") == b"untouched"
-        assert left == []
 
 
 # --- Real providers ---------------------------------------------------------------------------------------

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 import tomllib
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
-from command import ROOT, run
+from command import ROOT
+from warm import Warm
 
 from llmcache_plugins import CacheSignatureEngine
 from llmcache_plugins.cli.demo.questions import load_questions
 from llmcache_plugins.repository.embedded import EmbeddedServer
 from llmcache_plugins.testing.provider_server import ProviderServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXAMPLES = ROOT / "examples"
 QUESTIONS = EXAMPLES / "questions.jsonl"
@@ -37,9 +41,15 @@ def cache_home(tmp_path):
     EmbeddedServer(tmp_path / "llmcache" / "server").stop()
 
 
-@pytest.mark.timeout(240)  # importing LangChain takes its time, twice
+@pytest.fixture(scope="module")
+def frameworks() -> Iterator[Warm]:
+    with Warm("langchain.agents", "langchain_openai", "langgraph.graph") as warm:
+        yield warm
+
+
+@pytest.mark.timeout(240)  # the first one waits for the imports
 @pytest.mark.parametrize("name", CALLS)
-async def test_an_example_prints_what_its_comments_say(name, cache_home):
+async def test_an_example_prints_what_its_comments_say(name, cache_home, frameworks):
     example = EXAMPLES / f"{name}.py"
     told = "".join(line[2:] for line in example.read_text().splitlines(keepends=True) if line[:2] == "# ")
     printed, calls = [], []
@@ -53,7 +63,7 @@ async def test_an_example_prints_what_its_comments_say(name, cache_home):
         }
         for _ in "12":
             before = provider.calls
-            done = await asyncio.to_thread(run, sys.executable, str(example), env=environment)
+            done = await asyncio.to_thread(frameworks.run, example, env=environment)
             assert (done.returncode, done.stderr) == (0, "")
             printed.append(done.stdout)
             calls.append(provider.calls - before)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 ENGINE = CacheSignatureEngine()
 KEY = "sk-a-very-secret-key"
 
-quick = settings(deadline=None, max_examples=100)
+quick = settings(deadline=None, max_examples=60)
 
 
 class Seen(Exception):

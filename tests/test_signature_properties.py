@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ENGINE = CacheSignatureEngine()
 
-quick = settings(deadline=None, max_examples=100)
+quick = settings(deadline=None, max_examples=60)
 
 
 def digest(request: Any, **how: Any) -> str:
@@ -386,7 +386,7 @@ top_names = any_text | st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=150)
 @given(
     st.dictionaries(top_names, anything, max_size=4) | anything,
     st.dictionaries(top_names, anything, max_size=1),

@@ -1025,6 +1025,7 @@ class TestFaults:
     ):
         narrator = Narrator(gated=1)
         quick = {"lease_ttl": 0.6, "poll_interval": 0.05, "lookup_budget": 0.5, "socket_timeout": 0.25}
+        quick["commit_budget"] = 0.5  # closing tries for so long to store what a dead server will not take
         with valkey_server(tmp_path) as server:
             near, far, late = [
                 InferenceGateway(narrator, await caches(server.url, namespace, **quick)) for _ in range(3)
@@ -1104,6 +1105,7 @@ class TestFaults:
     ):
         narrator = Narrator(gated=1)
         quick = {"poll_interval": 0.05, "lookup_budget": 0.5, "socket_timeout": 0.25}
+        quick["commit_budget"] = 0.5  # closing tries for so long to store what a dead server will not take
         with valkey_server(tmp_path) as server:
             near, far = [
                 InferenceGateway(narrator, await caches(server.url, namespace, **quick)) for _ in range(2)
