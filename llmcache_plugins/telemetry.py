@@ -44,6 +44,7 @@ class Face(enum.StrEnum):
     GATEWAY = "gateway"
     CACHE = "cache"
     LANGCHAIN = "langchain"
+    LITELLM = "litellm"
 
 
 class LeaseStep(enum.StrEnum):
