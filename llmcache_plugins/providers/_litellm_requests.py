@@ -33,10 +33,10 @@ def request_of(query: Mapping[str, Any], *, own_ids: bool = False) -> dict[str, 
         request["custom_llm_provider"] = "litellm"
     if (headers := _headers_of(query)) is not None:
         request["extra_headers"] = headers
-    if is_openai:
-        for name, value in _defaults_of_openai(query).items():
-            if request.get(name) is None:
-                request[name] = value
+    defaults = _defaults_of_openai(query) if is_openai else {"api_base": default_base(query)}
+    for name, value in defaults.items():
+        if request.get(name) is None:
+            request[name] = value
     return request
 
 
