@@ -6,6 +6,7 @@ Owns how LiteLLM is left as it was found: its lists of callbacks, its clients, i
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,10 @@ async def quiet(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
             client.close()
     await litellm.close_litellm_async_clients()
     litellm.in_memory_llm_clients_cache.flush_cache()
+    # Clients that LiteLLM made for one call close themselves when they are collected: in this loop, not later.
+    gc.collect()
+    closing = [task for task in asyncio.all_tasks() if "aclose" in repr(task.get_coro())]
+    await asyncio.gather(*closing, return_exceptions=True)
 
 
 @pytest_asyncio.fixture

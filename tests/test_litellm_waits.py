@@ -200,8 +200,15 @@ async def is_dropped_in_a_thread(world: World) -> None:
     stream = await asyncio.to_thread(read)
     await world.go.wait()
     del stream
-    gc.collect()  # LiteLLM's synchronous streams refer to themselves
+    await wait_until_async(lambda: collected(world), description="the stream is collected", timeout=SOON)
     await world.live_on.wait()
+
+
+def collected(world: World) -> bool:
+    """Collect the garbage: LiteLLM's synchronous streams refer to themselves, and threads to them."""
+    gc.collect()
+    pendings = [one for of_call in world.here._desk.calls._calls.values() for one in of_call]
+    return not any(one.record is not None and one.record() is not None for one in pendings)
 
 
 async def breaks_off(world: World) -> None:

@@ -75,7 +75,7 @@ class Desk:
         record = arguments.get("litellm_logging_obj")
         if plan.kind is Kind.EMBEDDING:
             key = arguments["cache_key"] if "cache_key" in arguments else self.key_of(arguments)
-            return await self._lists.look(key, plan, partial(self._read, plan))
+            return _answer_of(await self._lists.look(key, plan, partial(self._read, plan)))
         if is_under_way():
             await asyncio.sleep(0)  # the answer may be there and its write only about to begin
         found = await self._acquire(plan, record, asyncio.current_task(), not is_under_way())

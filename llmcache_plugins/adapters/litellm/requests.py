@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -54,7 +55,14 @@ _NOT_SENT: Final = frozenset(
         "text_completion",
     }
     # Where to turn when it fails: what another model answers is not stored under this one's key.
-    | {"context_window_fallback_dict", "fallbacks", "max_fallbacks"}
+    | {
+        "attempted_targets",
+        "context_window_fallback_dict",
+        "fallback_depth",
+        "fallbacks",
+        "max_fallbacks",
+        "original_model_group",
+    }
     # What the cache is told.
     | {"ttl"}
     # What the router keeps beside a deployment.
@@ -104,6 +112,9 @@ _OF_A_PLACE: Final = frozenset(
 )
 """What tells one deployment of a model group from the other."""
 
+_OF_THE_PROXY: Final = "litellm.proxy.utils"
+"""Without what this module needs, installed with LiteLLM's proxy, the end of such a replay raises."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -136,6 +147,8 @@ def read(arguments: Mapping[str, Any], *, kind: Kind | None = None) -> Request |
         return Unfit("streams several choices, and LiteLLM replays only the first")
     if streams and kind is Kind.MESSAGES:
         kind = Kind.MESSAGE_EVENTS
+    if kind is Kind.MESSAGE_EVENTS and _OF_THE_PROXY not in sys.modules:
+        return Unfit("streams Anthropic's messages, which only LiteLLM's proxy can replay")
     body = {name: value for name, value in arguments.items() if _counts(name, value)}
     if kind is Kind.TRANSCRIPTION:
         body["file"] = _content_of(arguments)
