@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 # Without it LiteLLM downloads its price list when it is imported.
@@ -71,8 +72,10 @@ async def quiet(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
             client.close()
     await litellm.close_litellm_async_clients()
     litellm.in_memory_llm_clients_cache.flush_cache()
-    # Clients that LiteLLM made for one call close themselves when they are collected: in this loop, not later.
-    gc.collect()
+    # Clients that LiteLLM made for one call go when they are collected: now, and in this loop, not later.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     closing = [task for task in asyncio.all_tasks() if "aclose" in repr(task.get_coro())]
     await asyncio.gather(*closing, return_exceptions=True)
 
