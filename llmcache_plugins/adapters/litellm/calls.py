@@ -89,11 +89,14 @@ class Calls:
         """
         with self._lock:
             pendings = self._calls.get(call_id, [])
-            found = next((pending for pending in reversed(pendings) if pending.plan.key == key), None)
+            same = [pending for pending in reversed(pendings) if pending.plan.key == key]
+            # Of those that ask the same under one id, some only look and never write.
+            found = next((one for one in same if one.is_open), same[0] if same else None)
             if found is None and may_guess and len(pendings) == 1 and _could_be(pendings[0], record):
                 found = pendings[0]
             if found is not None:
-                self._remove(found)
+                for pending in (found, *same):
+                    self._remove(pending)
                 self._done[call_id, found.plan.key] = None
                 if len(self._done) > _MOST_DONE:
                     self._done.popitem(last=False)
