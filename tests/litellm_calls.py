@@ -159,7 +159,7 @@ async def written(cache: LiteLLMCache) -> None:
 
 
 def _writes() -> list[asyncio.Task[Any]]:
-    names = ("cache_write", "async_add_cache")
+    names = ("cache_write", "async_add_cache", "cache_streaming")
     return [
         task
         for task in asyncio.all_tasks()
