@@ -70,12 +70,11 @@ class Calls:
             with suppress(TypeError):  # something without weak references
                 pending.record = weakref.ref(record, lambda _: ended())
         errand = pending.errand
-        if errand is None:
+        if errand is None or errand.ride is None:
             if pending.record is None:
-                self._forget(pending)
+                self._forget(pending)  # nothing would ever tell of its end
             return
-        if errand.ride is not None:
-            errand.ride.add_done_callback(lambda _: self._forget(pending))
+        errand.ride.add_done_callback(lambda _: self._forget(pending))
         if task is not None:
             _watch(task, errand)
 

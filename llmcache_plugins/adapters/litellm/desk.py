@@ -207,7 +207,7 @@ class Desk:
             await self._fulfil(errand, delivery)
         else:
             fulfilling = asyncio.run_coroutine_threadsafe(errand.fulfil(delivery.answer), pending.loop)
-            await asyncio.wait_for(asyncio.wrap_future(fulfilling), self._cache.config.commit_budget)
+            await asyncio.wait((asyncio.wrap_future(fulfilling),), timeout=self._cache.config.commit_budget)
 
     async def _fulfil(self, errand: Errand, delivery: _Delivery) -> None:
         ride = errand.ride
