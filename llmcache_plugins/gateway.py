@@ -37,7 +37,8 @@ class Provider(Protocol):
 
     May also have `stream(query)`, an async iterator of chunks; `codec`, how its answers are stored
     (default: text and JSON-like data); `scope(query)`, a mapping of what changes an answer and is not in
-    the query, such as the address of the server; and `error_of(shared)`, the exception to raise for a
+    the query, such as the address of the server; `request_of(query)`, the request that is sent where the
+    query spells it in another way; and `error_of(shared)`, the exception to raise for a
     `SharedProviderError`, or None.
     """
 
@@ -53,6 +54,7 @@ class _Source:
     stream: Callable[[Any], AsyncIterable[Any]] | None
     codec: AnswerCodec
     scope: Callable[[Any], Mapping[str, object]]
+    request_of: Callable[[Any], Any]
     error_of: Callable[[SharedProviderError], Exception | None]
 
     @contextmanager
@@ -103,7 +105,7 @@ class InferenceGateway:
         source = self._source if provider is None else _source_of(provider)
         with source.own_errors():
             return await self.cache.resolve(
-                query,
+                source.request_of(query),
                 lambda: source.complete(query),
                 codec=source.codec,
                 scope=source.scope(query),
@@ -126,7 +128,7 @@ class InferenceGateway:
             )
         opened = source.stream
         chunks = self.cache.stream(
-            query,
+            source.request_of(query),
             lambda: _generator(opened(query)),
             codec=source.codec,
             scope=source.scope(query),
@@ -140,8 +142,8 @@ class InferenceGateway:
 
     def key_of(self, query: Any, *, namespace: str | None = None) -> CacheKey:
         """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
-        scope = self._source.scope(query)
-        return self.cache.key_of(query, codec=self._source.codec, scope=scope, namespace=namespace)
+        request, scope = self._source.request_of(query), self._source.scope(query)
+        return self.cache.key_of(request, codec=self._source.codec, scope=scope, namespace=namespace)
 
     async def invalidate(self, query: Any, *, namespace: str | None = None) -> bool:
         """Forget the answer of a query, everywhere; return whether there was one.
@@ -182,7 +184,8 @@ def _source_of(provider: Any) -> _Source:
         stream=getattr(provider, "stream", None),
         codec=getattr(provider, "codec", None) or PlainCodec(),
         scope=getattr(provider, "scope", None) or _no_scope,
-        error_of=getattr(provider, "error_of", None) or _as_it_is,
+        request_of=getattr(provider, "request_of", None) or _as_it_is,
+        error_of=getattr(provider, "error_of", None) or _no_error,
     )
 
 
@@ -190,7 +193,11 @@ def _no_scope(_query: Any) -> Mapping[str, object]:
     return {}
 
 
-def _as_it_is(_shared: SharedProviderError) -> None:
+def _as_it_is(query: Any) -> Any:
+    return query
+
+
+def _no_error(_shared: SharedProviderError) -> None:
     return None
 
 

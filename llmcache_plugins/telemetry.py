@@ -46,6 +46,7 @@ class Face(enum.StrEnum):
     GATEWAY = "gateway"
     CACHE = "cache"
     LANGCHAIN = "langchain"
+    LITELLM = "litellm"
 
 
 class LeaseStep(enum.StrEnum):

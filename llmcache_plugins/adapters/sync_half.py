@@ -59,9 +59,13 @@ class SyncHalf:
             note(found, to_thread=True)
         return found
 
-    def store(self, storing: Coroutine[Any, Any, object]) -> None:
-        """Wait for what stores an answer, at most the commit budget; then it goes on in the background."""
-        longest = 0.0 if running_loop() is not None else self._config.commit_budget
+    def store(self, storing: Coroutine[Any, Any, object], *, at_end: bool = False) -> None:
+        """Wait for what stores an answer, at most the commit budget; then it goes on in the background.
+
+        `at_end` of this thread's loop, which has nothing else to do any more.
+        """
+        is_busy = running_loop() is not None and not at_end
+        longest = 0.0 if is_busy else self._config.commit_budget
         with suppress(concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
             self._background.submit(storing).result(longest + self._config.lookup_budget)
 

@@ -43,6 +43,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     codec: AnswerCodec
     ttl: float
     mode: Mode = Mode.DEFAULT
+    max_age: float | None = None
+    """Seconds; an older entry is none for this request."""
     glance: Glance | None = None
 
     def take_glance(self) -> Glance | None:
@@ -59,7 +61,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def calling(self, call: Callable[[], Awaitable[Any]]) -> CallJob:
         """Return the same request, with a way to ask the provider."""
         return CallJob(
-            key=self.key, codec=self.codec, ttl=self.ttl, mode=self.mode, glance=self.glance, call=call
+            key=self.key,
+            codec=self.codec,
+            ttl=self.ttl,
+            mode=self.mode,
+            max_age=self.max_age,
+            glance=self.glance,
+            call=call,
         )
 
     @property

@@ -174,6 +174,7 @@ class ResponseCache:
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
         may_wait: bool = True,
+        max_age: float | None = None,
         face: Face = Face.CACHE,
         **options: Unpack[CallOptions],
     ) -> Resolution | Errand | None:
@@ -181,14 +182,14 @@ class ResponseCache:
 
         Whoever gets an `Errand` calls, and then says `fulfil(answer)` or `abandon(error)`; until then, at
         most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
-        `query` may be its `CacheKey`, here and in `put`.
+        `query` may be its `CacheKey`, here and in `put`. An answer older than `max_age` seconds is none.
         """
         started, mode = monotonic(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
         if key is None:
             self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=started)
             return None
-        job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode)
+        job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode, max_age=max_age)
         found: Resolution | Errand | None
         if job.is_not_stored:
             found = await self._errands.read(job)

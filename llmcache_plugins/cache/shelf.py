@@ -88,7 +88,9 @@ class Shelf:
         self._later: WeakSet[Callable[[], Any]] = WeakSet()
 
     def open(self, job: Job, found: Found) -> Opened | None:
-        """Read a found entry; None, counted, when its codec cannot."""
+        """Read a found entry; None when it is too old for the job, or, counted, when its codec cannot."""
+        if job.max_age is not None and time.time() - found.entry.created > job.max_age:
+            return None
         try:
             return Opened(entry=found.entry, answer=job.read(found.entry.answer))
         except CorruptEntry:

@@ -26,6 +26,8 @@ try:
     from litellm.types.llms.base import BaseLiteLLMOpenAIResponseObject
     from litellm.types.llms.openai import ResponsesAPIResponse, ResponsesAPIStreamingResponse
     from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseStream
+
+    from llmcache_plugins.providers._litellm_requests import default_base, request_of
 except ImportError as error:
     raise ImportError('LiteLLMProvider needs LiteLLM: pip install "llmcache-plugins[litellm]"') from error
 
@@ -63,10 +65,19 @@ class LiteLLMProvider(WireProvider):
 
     def scope(self, query: Mapping[str, Any]) -> Mapping[str, object]:
         """Return the module's `api_base` where the query has none; all else is in the query."""
-        base = getattr(litellm, "api_base", None)
         # What is no mapping is for `complete` to refuse, with a message of its own.
-        said = isinstance(query, Mapping) and (query.get("api_base") or query.get("base_url"))
-        return {"api_base": base} if base and not said else {}
+        base = default_base(query if isinstance(query, Mapping) else {})
+        return {"api_base": base} if base else {}
+
+    def request_of(self, query: Any) -> Any:
+        """Return the request that LiteLLM sends: `openai/gpt-4o-mini` is OpenAI's `gpt-4o-mini`.
+
+        So the entries are those of `OpenAIProvider`, too, where the address is the same; not so for the
+        Responses API, where LiteLLM writes ids of its own.
+        """
+        if not isinstance(query, Mapping):
+            return query
+        return request_of(query, own_ids=self.codec.kind == "openai.responses")
 
     def _rebuilt(self, shared: SharedProviderError) -> Any:
         # The address is the one that LiteLLM gives its own errors.

@@ -1,0 +1,245 @@
+"""Where LiteLLM's calls ask and bring: who leads, who waits, and to which lookup an answer belongs.
+
+Knows LiteLLM's words only through `plans`, and nothing of what its answers look like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins.adapters.litellm.calls import Calls, Pending
+from llmcache_plugins.adapters.litellm.controls import was_looked_up
+from llmcache_plugins.adapters.litellm.embeddings import Lists, items_of
+from llmcache_plugins.adapters.litellm.failures import listen
+from llmcache_plugins.adapters.litellm.kinds import Kind
+from llmcache_plugins.adapters.litellm.plans import Bypass, CarriedKey, Plan, Planner, carried_by
+from llmcache_plugins.adapters.litellm.values import kind_of_answer, wire_of
+from llmcache_plugins.adapters.litellm.versions import MIXES_UP_LISTS, NOTICES_CUT_STREAMS
+from llmcache_plugins.adapters.sync_half import SyncHalf
+from llmcache_plugins.adapters.under_way import is_under_way, note
+from llmcache_plugins.cache import Errand, brought
+from llmcache_plugins.models import Mode, Resolution
+from llmcache_plugins.telemetry import Face
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmcache_plugins.adapters.litellm.controls import Rules
+    from llmcache_plugins.cache import CallOptions, ResponseCache
+
+__all__ = ["Desk"]
+
+_log = logging.getLogger("llmcache_plugins")
+_AT_ONCE = 64
+"""Items of a list that are written at one time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Delivery:
+    """An answer, where it goes, and who was sent for it."""
+
+    plan: Plan
+    answer: Any
+    pending: Pending | None
+
+
+class Desk:
+    """One cache's. Usable from any thread and any event loop."""
+
+    def __init__(self, cache: ResponseCache, rules: Rules) -> None:
+        self.calls = Calls()
+        self.sync = SyncHalf(cache)
+        self._cache = cache
+        self._planner = Planner(cache, rules, trusts_streams=NOTICES_CUT_STREAMS)
+        self._lists = Lists(whole_only=MIXES_UP_LISTS)
+        self._complaints: set[str] = set()
+        listen(self.calls)
+
+    def key_of(self, arguments: Mapping[str, Any]) -> CarriedKey:
+        """Return the key of a call, which brings its plan along. Never raises."""
+        return self._planner.carry(arguments)
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    async def look(self, arguments: Mapping[str, Any]) -> Any:
+        """Return the stored answer, or None."""
+        plan = self._plan_of(arguments)
+        if isinstance(plan, Bypass):
+            return self._bypass(plan)
+        record = arguments.get("litellm_logging_obj")
+        if plan.kind is Kind.EMBEDDING:
+            key = arguments["cache_key"] if "cache_key" in arguments else self.key_of(arguments)
+            return _answer_of(await self._lists.look(key, plan, partial(self._read, plan)))
+        if is_under_way():
+            await asyncio.sleep(0)  # the answer may be there and its write only about to begin
+        found = await self._acquire(plan, record, asyncio.current_task(), not is_under_way())
+        if isinstance(found, Errand):
+            note(found)
+        return _answer_of(found)
+
+    def look_from_thread(self, arguments: Mapping[str, Any]) -> Any:
+        """Like `look`, for synchronous calls."""
+        plan = self._plan_of(arguments)
+        if isinstance(plan, Bypass):
+            return self._bypass(plan)
+        record = arguments.get("litellm_logging_obj")
+        return _answer_of(self.sync.acquire(partial(self._acquire, plan, record, None)))
+
+    async def _acquire(
+        self, plan: Plan, record: object | None, task: asyncio.Task[Any] | None, may_wait: bool
+    ) -> Resolution | Errand | None:
+        listen(self.calls)
+        call_id = plan.call_id
+        if call_id is None:
+            return await self._read(plan)
+        # A call that asks again while it is under way, through another of LiteLLM's functions, waits for
+        # itself; so does one that will ask for the same with the next model at hand.
+        leads = plan.may_lead and not self.calls.is_open(call_id)
+        found = await self._ask(plan, plan.options, may_wait=may_wait) if leads else await self._read(plan)
+        if not isinstance(found, Resolution):
+            errand = found if isinstance(found, Errand) else None
+            self.calls.begin(Pending(call_id, plan, errand), record=record, task=task)
+        return found
+
+    async def _read(self, plan: Plan) -> Resolution | Errand | None:
+        return await self._ask(plan, {**plan.options, "ttl": 0.0}, may_wait=False)
+
+    async def _ask(self, plan: Plan, options: CallOptions, *, may_wait: bool) -> Resolution | Errand | None:
+        refreshes = options.get("mode") == Mode.REFRESH
+        return await self._cache.acquire(
+            plan.key,
+            codec=plan.codec,
+            may_wait=may_wait and not refreshes,
+            max_age=plan.max_age,
+            face=Face.LITELLM,
+            **options,
+        )
+
+    def _plan_of(self, arguments: Mapping[str, Any]) -> Plan | Bypass:
+        return carried_by(arguments) or self._planner.plan(arguments)
+
+    def _bypass(self, bypass: Bypass) -> None:
+        if bypass.reason:
+            self.complain(f"a call of LiteLLM is not cached: it {bypass.reason}")
+            self._cache.bypass(bypass.reason, face=Face.LITELLM)
+
+    # -- bringing --------------------------------------------------------------------------------------
+
+    async def bring(self, answer: Any, arguments: Mapping[str, Any]) -> None:
+        """Store an answer, and give it to those who wait."""
+        # Before anything is awaited: the application goes on to change its message.
+        delivery = self._delivery_of(answer, arguments)
+        if delivery is not None:
+            await self._deliver(delivery)
+
+    def bring_from_thread(self, answer: Any, arguments: Mapping[str, Any]) -> None:
+        """Like `bring`, for synchronous calls."""
+        delivery = self._delivery_of(answer, arguments)
+        if delivery is not None:
+            self.sync.store(self._deliver(delivery))
+
+    async def bring_list(self, answer: Any, arguments: Mapping[str, Any]) -> None:
+        """Store the items of a list, each for itself."""
+        items = items_of(wire_of(answer) or {})
+        plans = self._plans_of_list(arguments, count=len(items))
+        deliveries = [
+            _Delivery(plan=plan, answer=brought(plan.codec, item), pending=None)
+            for plan, item in zip(plans, items, strict=False)
+        ]
+        for first in range(0, len(deliveries), _AT_ONCE):
+            await asyncio.gather(*map(self._deliver, deliveries[first : first + _AT_ONCE]))
+
+    def _plans_of_list(self, arguments: Mapping[str, Any], *, count: int) -> list[Plan]:
+        call_id, inputs = arguments.get("litellm_call_id"), arguments.get("input")
+        noted = self._lists.take(call_id, count=count) if isinstance(call_id, str) else None
+        if noted is not None:
+            return noted
+        inputs = inputs if isinstance(inputs, list) else [inputs]
+        if len(inputs) != count:
+            return []
+        plans = [self._planner.plan({**arguments, "input": one}, kind=Kind.EMBEDDING) for one in inputs]
+        return [plan for plan in plans if isinstance(plan, Plan)] if _all_plans(plans) else []
+
+    def _delivery_of(self, answer: Any, arguments: Mapping[str, Any]) -> _Delivery | None:
+        """Return where an answer goes; None if it goes nowhere."""
+        wire = wire_of(answer)
+        if wire is None:
+            return None
+        call_id = arguments.get("litellm_call_id")
+        plan = carried_by(arguments) or self._planner.plan(arguments, kind=_kind_of(wire, arguments))
+        if not isinstance(call_id, str):
+            pending = None
+        elif isinstance(plan, Bypass) and plan.is_nested:
+            # Of the two halves of such a call only the inner one hands over what was streamed.
+            pending = self.calls.last_open(call_id) if arguments.get("stream") else None
+        else:
+            pending = self._pending_for(plan, call_id, arguments)
+            if arguments.get("fallbacks"):
+                return None  # it may be another model's; what the first one said was brought already
+        if pending is not None:
+            plan = pending.plan
+        elif isinstance(plan, Bypass) or self._came_before(plan, arguments):
+            return None
+        return _Delivery(plan=plan, answer=brought(plan.codec, wire), pending=pending)
+
+    def _pending_for(self, plan: Plan | Bypass, call_id: str, arguments: Mapping[str, Any]) -> Pending | None:
+        if not was_looked_up(arguments):
+            return None
+        key = plan.key if isinstance(plan, Plan) else None
+        record = arguments.get("litellm_logging_obj")
+        return self.calls.take(call_id, key, record=record, may_guess=True)
+
+    def _came_before(self, plan: Plan, arguments: Mapping[str, Any]) -> bool:
+        if plan.call_id is None or not was_looked_up(arguments):
+            return False
+        return self.calls.was_brought(plan.call_id, plan.key)
+
+    async def _deliver(self, delivery: _Delivery) -> None:
+        pending = delivery.pending
+        errand = pending.errand if pending is not None and pending.is_open else None
+        if errand is None or pending is None or pending.loop.is_closed():
+            await self._put(delivery)
+        elif pending.loop is asyncio.get_running_loop():
+            await self._fulfil(errand, delivery)
+        else:
+            fulfilling = asyncio.run_coroutine_threadsafe(errand.fulfil(delivery.answer), pending.loop)
+            await asyncio.wait((asyncio.wrap_future(fulfilling),), timeout=self._cache.config.commit_budget)
+
+    async def _fulfil(self, errand: Errand, delivery: _Delivery) -> None:
+        ride = errand.ride
+        try:
+            await errand.fulfil(delivery.answer)
+        except asyncio.CancelledError:
+            # The loop ends: it has cancelled everything on it. LiteLLM calls again, or not at all.
+            if ride is None or not ride.done() or ride.cancelled() or ride.exception() is not None:
+                self.sync.store(self._put(delivery), at_end=True)
+            raise
+
+    async def _put(self, delivery: _Delivery) -> None:
+        plan = delivery.plan
+        await self._cache.put(plan.key, delivery.answer, codec=plan.codec, **plan.options)
+
+    def complain(self, text: str) -> None:
+        """Say each thing once."""
+        if text not in self._complaints and len(self._complaints) < 100:
+            self._complaints.add(text)
+            _log.warning("%s", text)
+
+
+def _answer_of(found: Resolution | Errand | None) -> Any:
+    return found.answer if isinstance(found, Resolution) else None
+
+
+def _kind_of(wire: dict[str, Any], arguments: Mapping[str, Any]) -> Kind | None:
+    kind = kind_of_answer(wire)
+    if kind is Kind.CHAT and "prompt" in arguments and "messages" not in arguments:
+        return Kind.COMPLETIONS
+    return kind
+
+
+def _all_plans(plans: list[Plan | Bypass]) -> bool:
+    return all(isinstance(plan, Plan) for plan in plans)

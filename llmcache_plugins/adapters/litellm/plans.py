@@ -1,0 +1,141 @@
+"""What a cache makes of one call of LiteLLM: its key, and what may be done with it.
+
+LiteLLM asks for a key first and brings it along to the lookup, and sometimes to the write. The key it is
+given is a string that has the plan with it, so that a request is read once.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmcache_plugins.adapters.litellm import controls, requests
+from llmcache_plugins.adapters.litellm.kinds import Kind
+from llmcache_plugins.adapters.litellm.values import codec_of
+from llmcache_plugins.errors import SignatureError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmcache_plugins.adapters.litellm.controls import Rules
+    from llmcache_plugins.adapters.litellm.values import WireCodec
+    from llmcache_plugins.cache import CallOptions, ResponseCache
+    from llmcache_plugins.keys import CacheKey
+
+__all__ = ["Bypass", "CarriedKey", "Plan", "Planner", "carried_by"]
+
+
+_BUILT_FROM_CHUNKS = (Kind.CHAT, Kind.COMPLETIONS)
+"""Whose streams LiteLLM puts together itself; the others say themselves that they are complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one call is cached."""
+
+    key: CacheKey
+    kind: Kind
+    streams: bool
+    options: CallOptions
+    max_age: float | None
+    call_id: str | None
+    may_lead: bool
+    """Whether others may wait for it."""
+
+    @property
+    def codec(self) -> WireCodec:
+        """How its answer becomes bytes and comes back."""
+        return codec_of(self.kind, streams=self.streams)
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """A call that is not cached; without a reason it is nothing to speak of, or to count."""
+
+    reason: str = ""
+    call_id: str | None = None
+    is_nested: bool = False
+
+
+class CarriedKey(str):
+    """The key of a call as LiteLLM sees it, and the plan for it."""
+
+    __slots__ = ("plan", "record")
+    plan: Plan | Bypass
+    record: weakref.ref[Any] | None
+    """LiteLLM's own of the call: of a list of inputs it says nothing but their keys."""
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)  # whoever copies or stores it wants the key
+
+
+def carried_by(arguments: Mapping[str, Any]) -> Plan | Bypass | None:
+    """Return the plan that LiteLLM has brought along, if it is this call's.
+
+    An application may take the key of one answer and ask with it for another.
+    """
+    key = arguments.get("cache_key")
+    plan = getattr(key, "plan", None) if isinstance(key, CarriedKey) else None
+    return plan if plan is None or arguments.get("litellm_call_id") in (None, plan.call_id) else None
+
+
+class Planner:
+    """Makes plans for the calls of one cache. Usable from any thread.
+
+    `trusts_streams` says whether this LiteLLM notices that a stream was cut: else none is kept, though
+    those who ask for one get what is stored.
+    """
+
+    def __init__(self, cache: ResponseCache, rules: Rules, *, trusts_streams: bool) -> None:
+        self._cache = cache
+        self._rules = rules
+        self._trusts_streams = trusts_streams
+
+    def carry(self, arguments: Mapping[str, Any]) -> CarriedKey:
+        """Return the key for LiteLLM, with the plan. Never raises."""
+        plan = self.plan(arguments)
+        key = CarriedKey(plan.key if isinstance(plan, Plan) else "")
+        key.plan, key.record = plan, None
+        if isinstance(plan, Plan) and plan.kind is Kind.EMBEDDING:
+            record = arguments.get("litellm_logging_obj")
+            key.record = weakref.ref(record) if record is not None else None
+        return key
+
+    def plan(self, arguments: Mapping[str, Any], *, kind: Kind | None = None) -> Plan | Bypass:
+        """Return the plan for a call. `kind` is what its answer has shown. Never raises."""
+        call_id = arguments.get("litellm_call_id")
+        call_id = call_id if isinstance(call_id, str) else None
+        try:
+            return self._plan(arguments, call_id, kind)
+        except SignatureError as error:
+            return Bypass(f"was asked what {error.reason}", call_id)
+        except Exception as error:  # noqa: BLE001 - whatever an application passes along: it is called all the same
+            return Bypass(f"could not be read ({type(error).__name__})", call_id)
+
+    def _plan(self, arguments: Mapping[str, Any], call_id: str | None, kind: Kind | None) -> Plan | Bypass:
+        request = requests.read(arguments, kind=kind)
+        if isinstance(request, requests.Nested):
+            return Bypass(call_id=call_id, is_nested=True)
+        if isinstance(request, requests.Unfit):
+            return Bypass(request.reason, call_id)
+        said = controls.read(arguments, self._rules)
+        if isinstance(said, controls.Wrong):
+            return Bypass(said.reason, call_id)
+        if not said.is_wanted:
+            return Bypass(call_id=call_id)
+        streams = bool(arguments.get("stream"))
+        codec = codec_of(request.kind, streams=streams)
+        is_kept = self._trusts_streams or not (streams and request.kind in _BUILT_FROM_CHUNKS)
+        return Plan(
+            key=self._cache.key_of(request.body, codec=codec, namespace=said.options.get("namespace")),
+            kind=request.kind,
+            streams=streams,
+            options=said.options if is_kept else {**said.options, "ttl": 0.0},
+            max_age=said.max_age,
+            call_id=call_id,
+            may_lead=is_kept
+            and call_id is not None
+            and request.kind is not Kind.EMBEDDING
+            and not arguments.get("fallbacks"),
+        )
