@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import sys
 import textwrap
 import time
 from importlib.metadata import version
@@ -33,11 +32,13 @@ from litellm_calls import (  # noqa: F401
     written,
 )
 from waiting import wait_until_async
+from warm import Warm
 
 from llmcache_plugins.testing.provider_server import Behaviour, ProviderServer, hanging
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from litellm_calls import Make
     from servers import Server
@@ -362,17 +363,24 @@ class TestWhoHoldsNeverWaits:
         assert found["choices"][0]["message"]["content"] == text_of(first)
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with Warm("litellm") as warm:
+        yield warm
+
+
+@pytest.mark.timeout(240)  # the first one waits for the import
 class TestProcesses:
     async def test_identical_calls_of_two_processes_cost_one(
-        self, stand_in: ProviderServer, valkey: Server, namespace: str
+        self, stand_in: ProviderServer, valkey: Server, namespace: str, warm: Warm, tmp_path: Path
     ):
-        script = textwrap.dedent(f"""
-            import asyncio, litellm
+        program = tmp_path / "program.py"
+        program.write_text(
+            textwrap.dedent(f"""
+            import asyncio, litellm, os
             from llmcache_plugins.adapters.litellm import LiteLLMCache
             litellm.cache = LiteLLMCache.from_url({valkey.url!r}, namespace={namespace!r}, **{PATIENT!r})
             async def main():
-                print("ready", flush=True)
-                await asyncio.to_thread(input)
                 streams = (False, {NOTICES_CUT_STREAMS}) * 5
                 calls = (litellm.acompletion(
                     model="openai/m", api_base={stand_in.base_url!r}, api_key="test", stream=stream,
@@ -385,43 +393,37 @@ class TestProcesses:
                         parts = [chunk.choices[0].delta.content or "" async for chunk in answer]
                         texts.add("".join(parts).strip())
                 assert len(texts) == 1, texts
+            other = os.fork()
             asyncio.run(main())
-        """)
+            if other:
+                assert os.waitpid(other, 0)[1] == 0
+            """)
+        )
         stand_in.script(hanging())
-        processes = [
-            await asyncio.create_subprocess_exec(
-                sys.executable, "-c", script, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-            for _ in range(2)
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            assert await asyncio.wait_for(process.stdout.readline(), 60) == b"ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(b"\n")
-        await stand_in.called(1, timeout=60)
+        running = asyncio.create_task(asyncio.to_thread(warm.run, program, env={}))
+        await stand_in.called(1, timeout=120)
         stand_in.release()
-        for process in processes:
-            await asyncio.wait_for(process.communicate(), 60)
-            assert process.returncode == 0
-        assert stand_in.calls == 1
+        done = await running
+        assert (done.returncode, stand_in.calls) == (0, 1), done.stderr
 
     async def test_what_is_answered_as_the_loop_ends_is_stored(
-        self, stand_in: ProviderServer, valkey: Server, namespace: str
+        self, stand_in: ProviderServer, valkey: Server, namespace: str, warm: Warm, tmp_path: Path
     ):
         """LiteLLM writes after it has answered: a script that ends with its answer ends the write too."""
-        script = textwrap.dedent(f"""
+        program = tmp_path / "program.py"
+        program.write_text(
+            textwrap.dedent(f"""
             import asyncio, litellm
             from llmcache_plugins.adapters.litellm import LiteLLMCache
             litellm.cache = LiteLLMCache.from_url({valkey.url!r}, namespace={namespace!r}, **{PATIENT!r})
             asyncio.run(litellm.acompletion(
                 model="openai/m", api_base={stand_in.base_url!r}, api_key="test",
                 messages=[{{"role": "user", "content": "Hi"}}]))
-        """)
+            """)
+        )
         for _ in range(2):
-            process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
-            assert await asyncio.wait_for(process.wait(), 60) == 0
+            done = await asyncio.to_thread(warm.run, program, env={})
+            assert done.returncode == 0, done.stderr
         assert stand_in.calls == 1
 
 
