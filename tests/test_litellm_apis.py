@@ -19,6 +19,7 @@ from litellm_calls import (  # noqa: F401
     Chat,
     cache,
     chat,
+    keeps_streams,
     make,
     outcomes,
     quiet,
@@ -182,8 +183,16 @@ class TestResponses:
         assert stand_in.calls == 1
 
 
+WAYS = [
+    (False, False),
+    pytest.param((True, True), marks=keeps_streams),
+    pytest.param((True, False), marks=keeps_streams),
+    (False, True),
+]
+
+
 class TestCompletions:
-    @pytest.mark.parametrize("streams", [(False, False), (True, True), (True, False), (False, True)])
+    @pytest.mark.parametrize("streams", WAYS)
     async def test_they_hit_with_and_without_streams(
         self, more: MoreApis, cache: LiteLLMCache, streams: tuple[bool, bool]
     ):
@@ -195,7 +204,7 @@ class TestCompletions:
         assert texts == ["Say and so on"] * 2
         assert more.calls["completions"] == 1
 
-    @pytest.mark.parametrize("streams", [(False, False), (True, True), (True, False), (False, True)])
+    @pytest.mark.parametrize("streams", WAYS)
     async def test_so_do_synchronous_ones(
         self, more: MoreApis, cache: LiteLLMCache, streams: tuple[bool, bool]
     ):

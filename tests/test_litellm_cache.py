@@ -6,10 +6,25 @@ The provider is the stand-in server; it counts what reaches it.
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from typing import TYPE_CHECKING
 
 import litellm
-from litellm_calls import QUIET, Chat, cache, chat, make, outcomes, quiet, said, text_of, written  # noqa: F401
+from litellm_calls import (  # noqa: F401
+    QUIET,
+    Chat,
+    cache,
+    chat,
+    facts,
+    keeps_streams,
+    make,
+    outcomes,
+    quiet,
+    said,
+    text_of,
+    written,
+)
 
 if TYPE_CHECKING:
     from llmcache_plugins.adapters.litellm import LiteLLMCache
@@ -26,7 +41,7 @@ class TestHits:
         await written(cache)
         second = await litellm.acompletion(**chat())
         assert stand_in.calls == 1
-        assert second.model_dump() == first.model_dump()
+        assert facts(second) == facts(first)
         assert second._hidden_params["cache_hit"] is True
         assert await outcomes(cache) == {"miss": 1, "hit": 1}
 
@@ -35,7 +50,7 @@ class TestHits:
         second = await asyncio.to_thread(litellm.completion, **chat())
         third = await litellm.acompletion(**chat())
         assert stand_in.calls == 1
-        assert first.model_dump() == second.model_dump() == third.model_dump()
+        assert facts(first) == facts(second) == facts(third)
 
     async def test_twenty_identical_calls_at_once_cost_one(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
@@ -49,6 +64,65 @@ class TestHits:
         assert stand_in.calls == 1
         assert len({text_of(answer) for answer in answers}) == 1
 
+    async def test_the_key_of_one_answer_is_no_key_for_another(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        """LiteLLM shows the key of a hit, and lets the application name one."""
+        await litellm.acompletion(**chat("A"))
+        await written(cache)
+        hit = await litellm.acompletion(**chat("A"))
+        shown = hit._hidden_params["cache_key"]
+        assert shown.startswith("llm:resp:")
+        for named in (shown, str(shown), pickle.loads(pickle.dumps(shown)), copy.deepcopy(shown)):
+            other = await litellm.acompletion(**chat("B"), cache_key=named)
+            assert text_of(other) != text_of(hit)
+            await written(cache)
+        assert stand_in.calls == 2
+
+    async def test_caching_false_asks_the_provider(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        for _ in range(2):
+            await litellm.acompletion(**chat(), caching=False)
+            await written(cache)
+        assert stand_in.calls == 2
+
+    async def test_what_the_application_does_to_its_answer_reaches_no_other(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        first = await litellm.acompletion(**chat())
+        said_first = text_of(first)
+        first.choices[0].message.content = "changed"
+        await written(cache)
+        second = await litellm.acompletion(**chat())
+        assert text_of(second) == said_first
+        second.choices[0].message.content = "changed too"
+        assert text_of(await litellm.acompletion(**chat())) == said_first
+
+    async def test_a_chat_is_cached_however_long_it_is(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        messages = [{"role": role, "content": str(n)} for n in range(10) for role in ("user", "assistant")]
+        for _ in range(2):
+            await litellm.acompletion(**{**chat(), "messages": messages})
+            await written(cache)
+        assert stand_in.calls == 1
+
+    async def test_a_hit_keeps_the_answer_s_own_words_on_where_it_came_from(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        first = await litellm.acompletion(**chat())
+        await written(cache)
+        hit = await litellm.acompletion(**chat())
+        assert (hit.id, hit.created, hit.usage.total_tokens) == (
+            first.id,
+            first.created,
+            first.usage.total_tokens,
+        )
+        stats = await cache.response_cache.stats()
+        assert stats.saved_output_tokens == first.usage.completion_tokens
+
+    @keeps_streams
     async def test_so_do_streams(self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat):
         async def read() -> str:
             return text_of(await said(await litellm.acompletion(**chat(), stream=True)))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import litellm
 import pytest
 from litellm_calls import (  # noqa: F401
+    NOTICES_CUT_STREAMS,
     QUIET,
     Chat,
     cache,
     chat,
+    keeps_streams,
     make,
     outcomes,
     quiet,
@@ -51,6 +53,7 @@ async def stream(arguments: Any) -> list[Any]:
 
 
 class TestBothWays:
+    @keeps_streams
     async def test_a_stream_serves_plain_calls(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):
@@ -70,6 +73,7 @@ class TestBothWays:
         assert text_of(threaded) == text_of(plain)
         assert stand_in.calls == 1
 
+    @keeps_streams
     async def test_a_synchronous_stream_serves_all(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):
@@ -78,6 +82,7 @@ class TestBothWays:
         assert text_of(await stream(chat())) == text_of(chunks)
         assert stand_in.calls == 1
 
+    @keeps_streams
     async def test_a_replay_says_what_the_stream_said(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):
@@ -102,8 +107,11 @@ class TestBothWays:
         await written(cache)
         chunks = await stream(chat(**({"stream_options": {"include_usage": True}} if asks else {})))
         usages = [chunk.usage for chunk in chunks if getattr(chunk, "usage", None) is not None]
-        assert [usage.total_tokens for usage in usages] == ([plain.usage.total_tokens] if asks else [])
+        assert len(usages) == asks
+        if NOTICES_CUT_STREAMS:  # older versions count again
+            assert all(usage.total_tokens == plain.usage.total_tokens for usage in usages)
 
+    @keeps_streams
     async def test_reasoning_comes_back(self, cache: LiteLLMCache, chat: Chat):
         answer = await _reasoned(cache, chat)
         plain = await litellm.acompletion(**chat())
@@ -142,6 +150,18 @@ async def _reasoned(cache: LiteLLMCache, chat: Chat) -> str:
 
 
 class TestHalves:
+    @pytest.mark.skipif(NOTICES_CUT_STREAMS, reason="this LiteLLM knows a whole stream")
+    async def test_where_halves_pass_for_whole_streams_none_is_kept_but_all_may_hit(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        for _ in range(2):
+            await stream(chat())
+            await written(cache)
+        plain = await litellm.acompletion(**chat())
+        await written(cache)
+        assert text_of(await stream(chat())) == text_of(plain)
+        assert stand_in.calls == 3
+
     @pytest.mark.parametrize("behaviour", [cut_stream, clean_eof], ids=["cut", "ended early"])
     @pytest.mark.parametrize("threaded", [False, True], ids=["task", "thread"])
     async def test_half_a_stream_is_never_stored(
@@ -165,6 +185,7 @@ class TestHalves:
         assert stand_in.calls == 2
         assert len(text_of(answer)) > len(text_of(half))
 
+    @keeps_streams
     @pytest.mark.parametrize("behaviour", [truncated, filtered])
     async def test_what_is_not_admitted_is_passed_on_and_counted(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat, behaviour: Callable[[], Any]
@@ -191,6 +212,7 @@ class TestHalves:
 class TestBelonging:
     """Which answer belongs to which call is known by LiteLLM's id for it, wherever it is read."""
 
+    @keeps_streams
     async def test_two_streams_opened_in_one_task_and_read_later(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):
@@ -202,6 +224,7 @@ class TestBelonging:
         assert texts["A"] != texts["B"]
         assert stand_in.calls == 2
 
+    @keeps_streams
     async def test_a_stream_read_in_another_task(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):
@@ -211,6 +234,7 @@ class TestBelonging:
         assert text_of(await litellm.acompletion(**chat())) == text
         assert stand_in.calls == 1
 
+    @keeps_streams
     async def test_a_write_that_comes_twice_is_one(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):
@@ -232,6 +256,7 @@ class TestBelonging:
         await litellm.acompletion(**chat())
         assert stand_in.calls == 2
 
+    @keeps_streams
     async def test_messages_changed_meanwhile_move_no_answer(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):

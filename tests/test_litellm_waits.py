@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import litellm
 import pytest
 from litellm_calls import (  # noqa: F401
+    NOTICES_CUT_STREAMS,
     PATIENT,
     QUIET,
     Chat,
     cache,
     chat,
+    keeps_streams,
     make,
     outcomes,
     quiet,
@@ -222,7 +224,7 @@ def _held(**how: Any) -> Behaviour:
 
 
 # What the leader does, what the provider does, and what ends it.
-ENDS: dict[str, tuple[Any, Behaviour | None]] = {
+CALLS: dict[str, tuple[Any, Behaviour | None]] = {
     "the provider fails": (fails, _held(status=500)),
     "the provider fails, in a thread": (fails_in_a_thread, _held(status=500)),
     "the request is refused": (fails, _held(status=400)),
@@ -233,6 +235,8 @@ ENDS: dict[str, tuple[Any, Behaviour | None]] = {
     "asyncio's time limit": (takes_too_long_for_the_application, hanging()),
     "an answer that is cut off": (is_answered, _held(finish_reason="length")),
     "an answer that says nothing": (is_answered, _held(text="")),
+}
+STREAMS: dict[str, tuple[Any, Behaviour | None]] = {
     "the stream is dropped": (is_dropped, None),
     "the stream is dropped, in a thread": (is_dropped_in_a_thread, None),
     "the stream is closed": (is_closed, None),
@@ -243,10 +247,16 @@ ENDS: dict[str, tuple[Any, Behaviour | None]] = {
 
 
 class TestEnds:
-    @pytest.mark.parametrize(("leader", "behaviour"), ENDS.values(), ids=ENDS)
-    async def test_those_who_wait_hear_of_it_soon(
-        self, world: World, leader: Any, behaviour: Behaviour | None
-    ):
+    @pytest.mark.parametrize(("leader", "behaviour"), CALLS.values(), ids=CALLS)
+    async def test_those_who_wait_hear_of_it_soon(self, world: World, leader: Any, behaviour: Behaviour):
+        await self.ends(world, leader, behaviour)
+
+    @keeps_streams
+    @pytest.mark.parametrize(("leader", "behaviour"), STREAMS.values(), ids=STREAMS)
+    async def test_so_when_it_was_a_stream(self, world: World, leader: Any, behaviour: Behaviour | None):
+        await self.ends(world, leader, behaviour)
+
+    async def ends(self, world: World, leader: Any, behaviour: Behaviour | None) -> None:
         task = await world.lead(leader, *([behaviour] if behaviour is not None else []))
         followers = await world.follow()
         world.go.set()
@@ -260,7 +270,9 @@ class TestEnds:
         await task
         await world.rest()
 
-    @pytest.mark.parametrize("leader", [is_answered, is_dropped], ids=["a call", "a stream"])
+    @pytest.mark.parametrize(
+        "leader", [is_answered, pytest.param(is_dropped, marks=keeps_streams)], ids=["a call", "a stream"]
+    )
     async def test_so_when_its_task_is_cancelled(self, world: World, leader: Any):
         task = await world.lead(leader, *([hanging()] if leader is is_answered else []))
         followers = await world.follow()
@@ -280,6 +292,7 @@ class TestEnds:
         world.live_on.set()
         await task
 
+    @keeps_streams
     async def test_a_stream_that_is_held_and_not_read_is_given_up_in_the_end(
         self, stand_in: ProviderServer, chat: Chat, make: Make
     ):
@@ -351,9 +364,10 @@ class TestProcesses:
             async def main():
                 print("ready", flush=True)
                 await asyncio.to_thread(input)
+                streams = (False, {NOTICES_CUT_STREAMS}) * 5
                 calls = (litellm.acompletion(
                     model="openai/m", api_base={stand_in.base_url!r}, api_key="test", stream=stream,
-                    messages=[{{"role": "user", "content": "Hi"}}]) for stream in (False, True) * 5)
+                    messages=[{{"role": "user", "content": "Hi"}}]) for stream in streams)
                 texts = set()
                 for answer in await asyncio.gather(*calls):
                     if hasattr(answer, "choices"):

@@ -127,6 +127,14 @@ class LiteLLMCache(Cache):
         preset = self.get_preset_cache_key_from_kwargs(**kwargs)
         return preset if preset is not None else self._desk.key_of(kwargs)
 
+    def get_preset_cache_key_from_kwargs(self, **kwargs: Any) -> str | None:
+        """Return the key that LiteLLM has noted for a call."""
+        noted = kwargs.get("litellm_params")
+        return noted.get("preset_cache_key") if isinstance(noted, dict) else None
+
+    # LiteLLM up to 1.90 says it so.
+    _get_preset_cache_key_from_kwargs = get_preset_cache_key_from_kwargs
+
     async def async_get_cache(self, dynamic_cache_object: Any = None, **kwargs: Any) -> Any:
         """Return the stored answer as LiteLLM reads it; None means: call, and then bring the answer."""
         try:

@@ -70,12 +70,11 @@ class Calls:
             with suppress(TypeError):  # something without weak references
                 pending.record = weakref.ref(record, lambda _: ended())
         errand = pending.errand
-        if errand is None:
+        if errand is None or errand.ride is None:
             if pending.record is None:
-                self._forget(pending)
+                self._forget(pending)  # nothing would ever tell of its end
             return
-        if errand.ride is not None:
-            errand.ride.add_done_callback(lambda _: self._forget(pending))
+        errand.ride.add_done_callback(lambda _: self._forget(pending))
         if task is not None:
             _watch(task, errand)
 
@@ -89,11 +88,14 @@ class Calls:
         """
         with self._lock:
             pendings = self._calls.get(call_id, [])
-            found = next((pending for pending in reversed(pendings) if pending.plan.key == key), None)
+            same = [pending for pending in reversed(pendings) if pending.plan.key == key]
+            # Of those that ask the same under one id, some only look and never write.
+            found = next((one for one in same if one.is_open), same[0] if same else None)
             if found is None and may_guess and len(pendings) == 1 and _could_be(pendings[0], record):
                 found = pendings[0]
             if found is not None:
-                self._remove(found)
+                for pending in (found, *same):
+                    self._remove(pending)
                 self._done[call_id, found.plan.key] = None
                 if len(self._done) > _MOST_DONE:
                     self._done.popitem(last=False)

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.adapters.litellm.calls import Calls, Pending
@@ -19,6 +18,7 @@ from llmcache_plugins.adapters.litellm.failures import listen
 from llmcache_plugins.adapters.litellm.kinds import Kind
 from llmcache_plugins.adapters.litellm.plans import Bypass, CarriedKey, Plan, Planner, carried_by
 from llmcache_plugins.adapters.litellm.values import kind_of_answer, wire_of
+from llmcache_plugins.adapters.litellm.versions import MIXES_UP_LISTS, NOTICES_CUT_STREAMS
 from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import is_under_way, note
 from llmcache_plugins.cache import Errand, brought
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Desk"]
 
 _log = logging.getLogger("llmcache_plugins")
-_MIXES_UP_LISTS = (1, 106)
-"""LiteLLM before this one gives wrong vectors for a list of which only some are known."""
 _AT_ONCE = 64
 """Items of a list that are written at one time."""
 
@@ -56,8 +54,8 @@ class Desk:
         self.calls = Calls()
         self.sync = SyncHalf(cache)
         self._cache = cache
-        self._planner = Planner(cache, rules)
-        self._lists = Lists(whole_only=_version_of_litellm() < _MIXES_UP_LISTS)
+        self._planner = Planner(cache, rules, trusts_streams=NOTICES_CUT_STREAMS)
+        self._lists = Lists(whole_only=MIXES_UP_LISTS)
         self._complaints: set[str] = set()
         listen(self.calls)
 
@@ -209,7 +207,7 @@ class Desk:
             await self._fulfil(errand, delivery)
         else:
             fulfilling = asyncio.run_coroutine_threadsafe(errand.fulfil(delivery.answer), pending.loop)
-            await asyncio.wait_for(asyncio.wrap_future(fulfilling), self._cache.config.commit_budget)
+            await asyncio.wait((asyncio.wrap_future(fulfilling),), timeout=self._cache.config.commit_budget)
 
     async def _fulfil(self, errand: Errand, delivery: _Delivery) -> None:
         ride = errand.ride
@@ -245,7 +243,3 @@ def _kind_of(wire: dict[str, Any], arguments: Mapping[str, Any]) -> Kind | None:
 
 def _all_plans(plans: list[Plan | Bypass]) -> bool:
     return all(isinstance(plan, Plan) for plan in plans)
-
-
-def _version_of_litellm() -> tuple[int, ...]:
-    return tuple(int(part) for part in version("litellm").split(".")[:2])

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Bypass", "CarriedKey", "Plan", "Planner", "carried_by"]
 
 
+_BUILT_FROM_CHUNKS = (Kind.CHAT, Kind.COMPLETIONS)
+"""Whose streams LiteLLM puts together itself; the others say themselves that they are complete."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How one call is cached."""
@@ -77,11 +81,16 @@ def carried_by(arguments: Mapping[str, Any]) -> Plan | Bypass | None:
 
 
 class Planner:
-    """Makes plans for the calls of one cache. Usable from any thread."""
+    """Makes plans for the calls of one cache. Usable from any thread.
 
-    def __init__(self, cache: ResponseCache, rules: Rules) -> None:
+    `trusts_streams` says whether this LiteLLM notices that a stream was cut: else none is kept, though
+    those who ask for one get what is stored.
+    """
+
+    def __init__(self, cache: ResponseCache, rules: Rules, *, trusts_streams: bool) -> None:
         self._cache = cache
         self._rules = rules
+        self._trusts_streams = trusts_streams
 
     def carry(self, arguments: Mapping[str, Any]) -> CarriedKey:
         """Return the key for LiteLLM, with the plan. Never raises."""
@@ -117,14 +126,16 @@ class Planner:
             return Bypass(call_id=call_id)
         streams = bool(arguments.get("stream"))
         codec = codec_of(request.kind, streams=streams)
+        is_kept = self._trusts_streams or not (streams and request.kind in _BUILT_FROM_CHUNKS)
         return Plan(
             key=self._cache.key_of(request.body, codec=codec, namespace=said.options.get("namespace")),
             kind=request.kind,
             streams=streams,
-            options=said.options,
+            options=said.options if is_kept else {**said.options, "ttl": 0.0},
             max_age=said.max_age,
             call_id=call_id,
-            may_lead=call_id is not None
+            may_lead=is_kept
+            and call_id is not None
             and request.kind is not Kind.EMBEDDING
             and not arguments.get("fallbacks"),
         )

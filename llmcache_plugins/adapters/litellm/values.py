@@ -40,12 +40,8 @@ def _json_of(answer: Any) -> str | bytes:
 
 def kind_of_answer(wire: Wire) -> Kind | None:
     """Return the kind of call that has such an answer; the inner call's, where one calls another."""
-    if wire.get("type") == "message":
-        return Kind.MESSAGES
-    for name, kind in _BY_FIELD.items():
-        if name in wire:
-            return kind
-    return _BY_OBJECT.get(str(wire.get("object")))
+    kind = _BY_OBJECT.get(str(wire.get("object") or wire.get("type")))
+    return kind or next((kind for name, kind in _BY_FIELD.items() if name in wire), None)
 
 
 _EVENTS = "litellm_cached_anthropic_sse_events"
@@ -55,7 +51,7 @@ _BY_OBJECT = {
     "text_completion": Kind.COMPLETIONS,
     "response": Kind.RESPONSES,
     "list": Kind.EMBEDDINGS,
-    "embedding": Kind.EMBEDDING,
+    "message": Kind.MESSAGES,
 }
 
 
