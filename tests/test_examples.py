@@ -27,8 +27,18 @@ CALLS = {
     "langchain_plain": (1, 0),
     "langchain_stream": (1, 0),
     "langchain_tenants": (2, 0),
+    "litellm_embeddings": (2, 0),
+    "litellm_per_call": (5, 2),
+    "litellm_plain": (1, 0),
+    "litellm_router": (2, 0),
+    "litellm_stream": (1, 0),
+    "litellm_sync": (1, 0),
 }
 """What reaches the provider when an example is run, and when it is run again."""
+LOADED = {"litellm_proxy_cache"}
+"""No program: it is loaded here as LiteLLM's proxy does it, and by the proxy in test_litellm_proxy.py."""
+SLOW = {"langchain_stream": 1.0, "litellm_stream": 0.5, "litellm_sync": 0.5}
+"""Seconds of an answer, so that a second caller finds the first one's call under way."""
 
 
 @pytest.fixture
@@ -37,19 +47,20 @@ def cache_home(tmp_path):
     EmbeddedServer(tmp_path / "llmcache" / "server").stop()
 
 
-@pytest.mark.timeout(240)  # importing LangChain takes its time, twice
+@pytest.mark.timeout(240)  # importing a framework takes its time, twice
 @pytest.mark.parametrize("name", CALLS)
 async def test_an_example_prints_what_its_comments_say(name, cache_home):
     example = EXAMPLES / f"{name}.py"
     told = "".join(line[2:] for line in example.read_text().splitlines(keepends=True) if line[:2] == "# ")
     printed, calls = [], []
 
-    # Slow enough that a second reader finds a stream under way.
-    async with ProviderServer(median_seconds=1.0 if name == "langchain_stream" else 0.0) as provider:
+    async with ProviderServer(median_seconds=SLOW.get(name, 0.0)) as provider:
         environment = {
             "OPENAI_API_KEY": "test",
             "OPENAI_BASE_URL": provider.base_url,
             "XDG_CACHE_HOME": str(cache_home),
+            # LiteLLM downloads its price list otherwise.
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }
         for _ in "12":
             before = provider.calls
@@ -63,7 +74,28 @@ async def test_an_example_prints_what_its_comments_say(name, cache_home):
 
 
 def test_every_example_is_run():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(CALLS)
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*CALLS, *LOADED}
+
+
+LIKE_THE_PROXY = """
+import litellm, yaml
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy.types_utils.utils import get_instance_fn
+
+config = yaml.safe_load(open({path!r}, encoding="utf-8"))
+(named,) = config["litellm_settings"]["callbacks"]
+assert isinstance(get_instance_fn(value=named, config_file_path={path!r}), CustomLogger)
+print(type(litellm.cache).__name__, [group["model_name"] for group in config["model_list"]])
+"""
+
+
+def test_the_proxy_gets_its_cache_by_the_module_that_its_configuration_names():
+    code = LIKE_THE_PROXY.format(path=str(EXAMPLES / "litellm_proxy.yaml"))
+    environment = {"LLMCACHE_URL": "redis://127.0.0.1:1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = run(sys.executable, "-c", code, env=environment)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "LiteLLMCache ['gpt-4o-mini', 'text-embedding-3-small']\n"
 
 
 @pytest.mark.parametrize("name", CALLS)
