@@ -12,12 +12,11 @@ async def main() -> None:
         litellm.cache = cache  # for every call, from here on
         calls = (litellm.acompletion(model="gpt-4o-mini", messages=QUESTION) for _ in range(20))
         answers = await asyncio.gather(*calls)
-        asked = (await cache.response_cache.stats()).provider_calls
         print(
-            len({answer.id for answer in answers}), "answer to", len(answers), "calls,", asked, "of them sent"
+            len(answers), "answers,", (await cache.response_cache.stats()).provider_calls, "provider call(s)"
         )
 
 
 asyncio.run(main())
-# 1 answer to 20 calls, 1 of them sent
-# Run again within an hour: 1 answer to 20 calls, 0 of them sent
+# 20 answers, 1 provider call(s)
+# Run again within an hour: 20 answers, 0 provider call(s)

@@ -9,6 +9,4 @@ from llmcache_plugins.adapters.litellm import LiteLLMCache
 
 litellm.cache = LiteLLMCache.from_url(os.environ["LLMCACHE_URL"])  # redis://...
 
-loaded = (
-    CustomLogger()
-)  # the proxy loads a module for the sake of such an object; this one hears, and does nothing
+loaded = CustomLogger()  # what the proxy wants of a module it loads; it does nothing
