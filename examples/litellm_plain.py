@@ -12,9 +12,8 @@ async def main() -> None:
         litellm.cache = cache  # for every call, from here on
         calls = (litellm.acompletion(model="gpt-4o-mini", messages=QUESTION) for _ in range(20))
         answers = await asyncio.gather(*calls)
-        print(
-            len(answers), "answers,", (await cache.response_cache.stats()).provider_calls, "provider call(s)"
-        )
+        stats = await cache.response_cache.stats()
+        print(len(answers), "answers,", stats.provider_calls, "provider call(s)")
 
 
 asyncio.run(main())
