@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import tomllib
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from command import ROOT
+from command import ROOT, run
 from warm import Warm
 
 from llmcache_plugins import CacheSignatureEngine
@@ -31,8 +32,18 @@ CALLS = {
     "langchain_plain": (1, 0),
     "langchain_stream": (1, 0),
     "langchain_tenants": (2, 0),
+    "litellm_embeddings": (2, 0),
+    "litellm_per_call": (5, 2),
+    "litellm_plain": (1, 0),
+    "litellm_router": (2, 0),
+    "litellm_stream": (1, 0),
+    "litellm_sync": (1, 0),
 }
 """What reaches the provider when an example is run, and when it is run again."""
+LOADED = {"litellm_proxy_cache"}
+"""No program: it is loaded here as LiteLLM's proxy does it, and by the proxy in test_litellm_proxy.py."""
+SLOW = {"langchain_stream": 1.0, "litellm_stream": 0.5, "litellm_sync": 0.5}
+"""Seconds of an answer, so that a second caller finds the first one's call under way."""
 
 
 @pytest.fixture
@@ -43,7 +54,7 @@ def cache_home(tmp_path):
 
 @pytest.fixture(scope="module")
 def frameworks() -> Iterator[Warm]:
-    with Warm("langchain.agents", "langchain_openai", "langgraph.graph") as warm:
+    with Warm("langchain.agents", "langchain_openai", "langgraph.graph", "litellm") as warm:
         yield warm
 
 
@@ -54,12 +65,13 @@ async def test_an_example_prints_what_its_comments_say(name, cache_home, framewo
     told = "".join(line[2:] for line in example.read_text().splitlines(keepends=True) if line[:2] == "# ")
     printed, calls = [], []
 
-    # Slow enough that a second reader finds a stream under way.
-    async with ProviderServer(median_seconds=1.0 if name == "langchain_stream" else 0.0) as provider:
+    async with ProviderServer(median_seconds=SLOW.get(name, 0.0)) as provider:
         environment = {
             "OPENAI_API_KEY": "test",
             "OPENAI_BASE_URL": provider.base_url,
             "XDG_CACHE_HOME": str(cache_home),
+            # LiteLLM downloads its price list otherwise.
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }
         for _ in "12":
             before = provider.calls
@@ -73,7 +85,28 @@ async def test_an_example_prints_what_its_comments_say(name, cache_home, framewo
 
 
 def test_every_example_is_run():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(CALLS)
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*CALLS, *LOADED}
+
+
+LIKE_THE_PROXY = """
+import litellm, yaml
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy.types_utils.utils import get_instance_fn
+
+config = yaml.safe_load(open({path!r}, encoding="utf-8"))
+(named,) = config["litellm_settings"]["callbacks"]
+assert isinstance(get_instance_fn(value=named, config_file_path={path!r}), CustomLogger)
+print(type(litellm.cache).__name__, [group["model_name"] for group in config["model_list"]])
+"""
+
+
+def test_the_proxy_gets_its_cache_by_the_module_that_its_configuration_names():
+    code = LIKE_THE_PROXY.format(path=str(EXAMPLES / "litellm_proxy.yaml"))
+    environment = {"LLMCACHE_URL": "redis://127.0.0.1:1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = run(sys.executable, "-c", code, env=environment)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "LiteLLMCache ['gpt-4o-mini', 'text-embedding-3-small']\n"
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -21,8 +21,19 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-# ChatOpenAI leaves its HTTP connection open when its loop ends, with or without a cache.
-_ITS_OWN = {True: ("-W", "ignore::ResourceWarning")}
+_ITS_OWN = {
+    # ChatOpenAI leaves its HTTP connection open when its loop ends, with or without a cache.
+    "langchain": ("-W", "ignore::ResourceWarning"),
+    # So does LiteLLM; and pydantic warns of LiteLLM's own types.
+    "litellm": (
+        "-W",
+        "ignore::ResourceWarning",
+        "-W",
+        "ignore::UserWarning",
+        "-W",
+        "ignore::DeprecationWarning",
+    ),
+}
 
 
 def test_the_first_example_is_the_one_in_examples():
@@ -39,11 +50,14 @@ async def test_every_code_block_runs(number: int, valkey: Server, tmp_path: Path
             "OPENAI_BASE_URL": provider.base_url,
             "OPENAI_API_KEY": "test",
             "XDG_CACHE_HOME": str(tmp_path),
+            # LiteLLM downloads its price list otherwise.
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }
         code = BLOCKS[number].replace("redis://localhost", valkey.tcp_url)
+        their_own = [option for name, options in _ITS_OWN.items() if name in code for option in options]
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-W", "error", *_ITS_OWN.get("langchain" in code, ()), "-c", code],
+            [sys.executable, "-W", "error", *their_own, "-c", code],
             capture_output=True,
             text=True,
             check=False,

@@ -38,7 +38,8 @@ class Warm:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             self._command,
-            env=environment(),
+            # LiteLLM downloads its price list otherwise, as it is imported.
+            env=environment(LITELLM_LOCAL_MODEL_COST_MAP="True"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -87,13 +87,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A scene of the LangChain part, as three applications played it."""
+    """A scene of a framework's part, as three applications played it."""
 
     name: str
     description: str
     no_cache: Tally
-    in_memory: Tally
-    """With LangChain's own `InMemoryCache`."""
+    theirs: Tally
+    """With the framework's own cache, in memory."""
     ours: Tally
 
 
@@ -115,6 +115,8 @@ class Report:
     burst_processes: int
     langchain: Sequence[Scene] | None = None
     """None when LangChain is not installed."""
+    litellm: Sequence[Scene] | None = None
+    """None when LiteLLM is not installed."""
     prices: Prices
     refusals: Mapping[str, int] = field(default_factory=dict)
     seconds: float
@@ -156,7 +158,8 @@ def findings_of(report: Report) -> list[str]:
         *(_disagreement(part) for part in report.parts if part.provider_calls != part.counted_by_provider),
         *_unexpected_calls(report),
         *_unequal_answers(report.burst),
-        *(finding for scene in report.langchain or () for finding in _findings_of_scene(scene)),
+        *(finding for scene in report.langchain or () for finding in _findings_of_scene("LangChain", scene)),
+        *(finding for scene in report.litellm or () for finding in _findings_of_scene("LiteLLM", scene)),
         *(f"{n} answers were not stored: {reason}." for reason, n in sorted(report.refusals.items())),
     ]
 
@@ -186,8 +189,8 @@ def _unequal_answers(burst: Part) -> list[str]:
     return [f"{burst.name}: {different} different answers to one request."] if different > 1 else []
 
 
-def _findings_of_scene(scene: Scene) -> list[str]:
-    where, plain, ours = f"LangChain, {scene.name}", scene.no_cache, scene.ours
+def _findings_of_scene(framework: str, scene: Scene) -> list[str]:
+    where, plain, ours = f"{framework}, {scene.name}", scene.no_cache, scene.ours
     found = []
     if plain.provider_calls != plain.calls:
         found.append(
@@ -227,7 +230,8 @@ def to_json(report: Report) -> dict[str, Any]:
             "provider_calls": report.burst.provider_calls,
             "different_answers": len({sample.digest for sample in report.burst.samples}),
         },
-        "langchain": None if report.langchain is None else [_scene_to_json(one) for one in report.langchain],
+        "langchain": _scenes_to_json(report.langchain, theirs="in_memory_cache"),
+        "litellm": _scenes_to_json(report.litellm, theirs="local_cache"),
         "saved_in_passes": _saved_to_json(report),
         "findings": findings_of(report),
         "seconds": round(report.seconds, 3),
@@ -250,7 +254,11 @@ def _part_to_json(part: Part) -> dict[str, Any]:
     }
 
 
-def _scene_to_json(scene: Scene) -> dict[str, Any]:
+def _scenes_to_json(scenes: Sequence[Scene] | None, *, theirs: str) -> list[dict[str, Any]] | None:
+    return None if scenes is None else [_scene_to_json(scene, theirs=theirs) for scene in scenes]
+
+
+def _scene_to_json(scene: Scene, *, theirs: str) -> dict[str, Any]:
     return {
         "name": scene.name,
         "calls": scene.ours.calls,
@@ -258,7 +266,7 @@ def _scene_to_json(scene: Scene) -> dict[str, Any]:
         "different_answers": scene.ours.different_answers,
         "provider_calls": {
             "no_cache": scene.no_cache.provider_calls,
-            "in_memory_cache": scene.in_memory.provider_calls,
+            theirs: scene.theirs.provider_calls,
             "llmcache": scene.ours.provider_calls,
         },
     }

@@ -19,25 +19,20 @@ from pydantic import SecretStr
 
 from llmcache_plugins.adapters.langchain import LangChainCache, cached
 from llmcache_plugins.cli.demo import scenes
-from llmcache_plugins.cli.demo.figures import Scene, Tally
 from llmcache_plugins.cli.demo.load import at_once
+from llmcache_plugins.cli.demo.plays import MEDIAN_SHARE, Script, Transcript, scenes_of, tally
 from llmcache_plugins.cli.demo.stage import TIMEOUT, open_http, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from langchain_core.caches import BaseCache
 
     from llmcache_plugins.cache import ResponseCache
+    from llmcache_plugins.cli.demo.figures import Scene, Tally
     from llmcache_plugins.cli.demo.stage import Api, Source
 
 __all__ = ["run_langchain"]
-
-_MEDIAN_SHARE = 0.125
-"""Only calls are counted here, and a chat waits for each answer: the stand-in takes a part of its time."""
-
-Transcript = tuple[str, ...]
-"""What the model said, call by call, in one play."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +43,6 @@ class _Models:
     """The user's, with a cache or without."""
     streaming: ChatOpenAI
     """The one that it streams with: LangChain asks no cache for a stream, `cached()` does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Script:
-    """A scene that is still to be played; every play of it makes the same calls."""
-
-    name: str
-    description: str
-    play: Callable[[_Models], Awaitable[list[Transcript]]]
 
 
 async def run_langchain(
@@ -72,11 +58,11 @@ async def run_langchain(
 
     async def column(models_of: Callable[[Source, object], _Models]) -> list[Tally]:
         async with (
-            open_source(api, median_seconds=median_seconds * _MEDIAN_SHARE) as source,
+            open_source(api, median_seconds=median_seconds * MEDIAN_SHARE) as source,
             open_http(source.api, wire=source.wire) as http,
         ):
             models = models_of(source, http)
-            return [await _tally(script, models, source, on_done) for script in scripts]
+            return [await tally(script, models, source, on_done) for script in scripts]
 
     def uncached(source: Source, http: object) -> _Models:
         chat = _chat(source.api, model, http, cache=False)
@@ -93,16 +79,7 @@ async def run_langchain(
         )
 
     columns = await at_once(map(column, (uncached, in_memory, with_ours)))
-    return tuple(
-        Scene(
-            name=script.name,
-            description=script.description,
-            no_cache=no_cache,
-            in_memory=memory,
-            ours=own,
-        )
-        for script, no_cache, memory, own in zip(scripts, *columns, strict=True)
-    )
+    return scenes_of(scripts, columns)
 
 
 def _chat(api: Api, model: str, http: object, *, cache: BaseCache | bool | None = None) -> ChatOpenAI:
@@ -119,40 +96,27 @@ def _chat(api: Api, model: str, http: object, *, cache: BaseCache | bool | None 
     )
 
 
-async def _tally(script: _Script, models: _Models, source: Source, on_done: Callable[[int], None]) -> Tally:
-    counted = source.count()
-    transcripts = await script.play(models)
-    calls = sum(map(len, transcripts))
-    on_done(calls)
-    return Tally(
-        calls=calls,
-        different_calls=len(transcripts[0]),
-        different_answers=len(set(transcripts)),
-        provider_calls=source.count() - counted,
-    )
-
-
 # --- The scenes -------------------------------------------------------------------------------------------
 
 
-def _scripts(*, callers: int) -> tuple[_Script, ...]:
+def _scripts(*, callers: int) -> tuple[Script[_Models], ...]:
     return (
-        _Script(
+        Script(
             name="chat replay",
             description=f"chat of {len(scenes.TURNS)} turns, {scenes.PLAYS} times",
             play=_play_chat,
         ),
-        _Script(
+        Script(
             name="agent",
             description=f"agent with a tool, {scenes.PLAYS} times",
             play=_play_agent,
         ),
-        _Script(
+        Script(
             name="stream",
             description=f"stream, {scenes.STREAMS} at once, {scenes.STREAMS} in turn",
             play=_play_streams,
         ),
-        _Script(
+        Script(
             name="burst",
             description=f"question, {callers} at once",
             play=functools.partial(_play_burst, callers=callers),

@@ -47,8 +47,12 @@ def print_report(report: Report) -> None:
     console.print(_table(report))
     for line in _conclusions(report):
         console.print(Text(line))
-    if report.langchain is not None:
-        console.print(_langchain_table(report.langchain, counted=_counted(report)))
+    for scenes, title, theirs in (
+        (report.langchain, "LangChain with ChatOpenAI", "LangChain's InMemoryCache"),
+        (report.litellm, "LiteLLM", "LiteLLM's local cache"),
+    ):
+        if scenes is not None:
+            console.print(_scenes_table(scenes, f"{title}: provider calls, {_counted(report)}", theirs))
     console.print(Text(f"Took {report.seconds:.1f} s, on {report.server}."))
     for finding in findings_of(report):
         console.print(Text(f"Finding: {finding}", style="bold red"))
@@ -68,15 +72,15 @@ def _counted(report: Report) -> str:
     return "counted by provider" if report.is_stand_in else "counted on the wire"
 
 
-def _langchain_table(scenes: Sequence[Scene], *, counted: str) -> Table:
-    table = Table(title=f"LangChain with ChatOpenAI: provider calls, {counted}", title_justify="left")
+def _scenes_table(scenes: Sequence[Scene], title: str, theirs: str) -> Table:
+    table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
-    for name in ("calls", "no cache", "LangChain's InMemoryCache", "this cache"):
+    for name in ("calls", "no cache", theirs, "this cache"):
         table.add_column(name, justify="right")
     for scene in scenes:
         counts = (
             scene.ours.calls,
-            *(one.provider_calls for one in (scene.no_cache, scene.in_memory, scene.ours)),
+            *(one.provider_calls for one in (scene.no_cache, scene.theirs, scene.ours)),
         )
         table.add_row(scene.description, *(f"{count:,}" for count in counts))
     return table

@@ -1,7 +1,7 @@
 """The demo's parts, one after the other, against a server and a provider.
 
-Owns what is asked and counted. Leaves the processes to `burst`, LangChain to `langchain` and every word to
-`report`.
+Owns what is asked and counted. Leaves the processes to `burst`, each framework to the module of its name and
+every word to `report`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openai import OpenAIError
 
 from llmcache_plugins.cli.demo.burst import Squad, run_burst
 from llmcache_plugins.cli.demo.figures import Part, Prices, Report, Scene
 from llmcache_plugins.cli.demo.load import Ask, directly, run_load, through
-from llmcache_plugins.cli.demo.scenes import most_calls
+from llmcache_plugins.cli.demo.scenes import LANGCHAIN, LITELLM, most_calls
 from llmcache_plugins.cli.demo.stage import Api, Stage, new_cache, open_stage
 from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.gateway import InferenceGateway
 from llmcache_plugins.providers.openai import OpenAIProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from llmcache_plugins.cache import ResponseCache
     from llmcache_plugins.cli.demo.questions import Request
@@ -57,8 +57,8 @@ class Plan:
     median_seconds: float
     prices: Prices
     concurrency: int
-    has_langchain: bool
-    """Whether it is installed: without it that part is left out."""
+    frameworks: Collection[str]
+    """Those that are installed: the parts of others are left out."""
 
 
 def concurrency_for(requests: int, *, median_seconds: float, is_stand_in: bool) -> int:
@@ -112,7 +112,8 @@ class _Show:
         first = await self._ask_all("first pass", cached)
         second = await self._ask_all("second pass", cached)
         burst = await self._burst()
-        langchain = await self._langchain() if self._plan.has_langchain else None
+        langchain = await self._langchain() if LANGCHAIN in self._plan.frameworks else None
+        litellm = await self._litellm() if LITELLM in self._plan.frameworks else None
         stats = await self._cache.stats()
         plan = self._plan
         return Report(
@@ -128,6 +129,7 @@ class _Show:
             burst=burst,
             burst_processes=BURST_PROCESSES,
             langchain=langchain,
+            litellm=litellm,
             prices=plan.prices,
             refusals=dict(stats.refusals),
             seconds=time.perf_counter() - began,
@@ -173,15 +175,27 @@ class _Show:
         )
 
     async def _langchain(self) -> tuple[Scene, ...]:
-        plan = self._plan
-        advance = self._begin("LangChain", most_calls(is_stand_in=plan.api.is_stand_in))
+        advance = self._begin_framework(LANGCHAIN)
         # Not above: it imports LangChain, which takes seconds and may not be there.
         from llmcache_plugins.cli.demo.langchain import run_langchain
 
-        return await run_langchain(
-            plan.api,
-            model=plan.requests[0]["model"],
-            cache=self._cache,
-            median_seconds=plan.median_seconds,
-            on_done=advance,
-        )
+        return await run_langchain(**self._facts(), on_done=advance)
+
+    async def _litellm(self) -> tuple[Scene, ...]:
+        advance = self._begin_framework(LITELLM)
+        # Not above, for the same reasons.
+        from llmcache_plugins.cli.demo.litellm import run_litellm
+
+        return await run_litellm(**self._facts(), on_done=advance)
+
+    def _begin_framework(self, name: str) -> Callable[[int], None]:
+        return self._begin(name, most_calls(name, is_stand_in=self._plan.api.is_stand_in))
+
+    def _facts(self) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            "api": plan.api,
+            "model": plan.requests[0]["model"],
+            "cache": self._cache,
+            "median_seconds": plan.median_seconds,
+        }

@@ -72,7 +72,7 @@ def demo(
     ] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Ask the questions of a file with and without the cache, play a LangChain app, and show what is saved.
+    """Ask the questions of a file with and without the cache, play apps on frameworks, show what is saved.
 
     Exit codes: 0 all figures are as they should be, 1 some are not, 2 the demo cannot run.
     """
@@ -153,7 +153,7 @@ def _plan(
     prices: "Prices",
 ) -> "Plan":
     from llmcache_plugins.cli.demo.run import Plan, concurrency_for
-    from llmcache_plugins.cli.demo.scenes import is_installed
+    from llmcache_plugins.cli.demo.scenes import frameworks
 
     return Plan(
         requests=requests,
@@ -169,7 +169,7 @@ def _plan(
         median_seconds=median,
         prices=prices,
         concurrency=concurrency_for(len(requests), median_seconds=median, is_stand_in=api.is_stand_in),
-        has_langchain=is_installed(),
+        frameworks=frameworks(),
     )
 
 
@@ -178,7 +178,7 @@ def _describe(url: str | None) -> str:
 
 
 def _intentions(plan: "Plan", *, left_out: int) -> list[str]:
-    from llmcache_plugins.cli.demo.scenes import most_calls
+    from llmcache_plugins.cli.demo.scenes import LANGCHAIN, LITELLM, most_calls
     from llmcache_plugins.cli.demo.stage import LOOKUP_BUDGET
 
     lines = [
@@ -187,11 +187,16 @@ def _intentions(plan: "Plan", *, left_out: int) -> list[str]:
     ]
     if left_out:
         lines.append(f"Using the first {len(plan.requests)} requests; --limit takes {left_out} more.")
-    if not plan.has_langchain:
-        lines.append('LangChain is not installed; its part needs pip install "llmcache-plugins[demo]".')
+    lines += [
+        f'{name} is not installed; its part needs pip install "llmcache-plugins[demo]".'
+        for name in (LANGCHAIN, LITELLM)
+        if name not in plan.frameworks
+    ]
     if not plan.api.is_stand_in:
         asked = len(plan.requests)
-        more = f", at most {most_calls(is_stand_in=False)} for LangChain" if plan.has_langchain else ""
+        more = "".join(
+            f", at most {most_calls(name, is_stand_in=False)} for {name}" for name in plan.frameworks
+        )
         lines.append(
             f"This calls a real provider: {asked} calls without the cache, at most {asked} with it, 1 for the"
             f" burst{more}. It costs money; Ctrl-C stops it."
