@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 import textwrap
 import time
 from importlib.metadata import version
@@ -291,6 +293,24 @@ class TestEnds:
             await asyncio.gather(*followers)
         await world.rest()
 
+    async def test_so_when_it_was_an_attempt_of_the_router(
+        self, stand_in: ProviderServer, chat: Chat, make: Make
+    ):
+        cache = make(**SLOW)
+        group: Any = {"model_name": "fast", "litellm_params": chat.to()}
+        router = litellm.Router([group], num_retries=1, retry_after=0, cache_responses=True)
+        ask = {"model": "fast", "messages": chat()["messages"]}
+        stand_in.script(_held(status=500))
+        calls = [asyncio.create_task(router.acompletion(**ask))]
+        await stand_in.called(1)
+        calls.append(asyncio.create_task(router.acompletion(**ask)))
+        await wait_until_async(lambda: callers(cache) == 2, description="one waits")
+        stand_in.release()
+        async with asyncio.timeout(SOON):
+            answers = await asyncio.gather(*calls)
+        assert len({text_of(answer) for answer in answers}) == 1
+        assert stand_in.calls == 2
+
     async def test_an_answer_is_for_all_who_wait(self, world: World):
         task = await world.lead(is_answered, hanging())
         followers = await world.follow()
@@ -301,6 +321,19 @@ class TestEnds:
         assert world.stand_in.calls == 1
         world.live_on.set()
         await task
+
+    async def test_a_provider_that_never_answers_is_given_up_in_the_end(
+        self, stand_in: ProviderServer, chat: Chat, make: Make
+    ):
+        make(**{**SLOW, "lease_ttl": 0.5, "max_lead": 1.0})
+        stand_in.script(hanging())
+        leader = asyncio.create_task(litellm.acompletion(**chat()))
+        await stand_in.called(1)
+        async with asyncio.timeout(SOON):
+            assert (await litellm.acompletion(**chat())).choices
+        assert (stand_in.calls, leader.done()) == (2, False)
+        stand_in.release()
+        await leader
 
     @keeps_streams
     async def test_a_stream_that_is_held_and_not_read_is_given_up_in_the_end(
@@ -405,6 +438,38 @@ class TestProcesses:
         stand_in.release()
         done = await running
         assert (done.returncode, stand_in.calls) == (0, 1), done.stderr
+
+    async def test_a_killed_one_is_waited_for_until_its_lease_ends(
+        self,
+        stand_in: ProviderServer,
+        make: Make,
+        chat: Chat,
+        valkey: Server,
+        namespace: str,
+        warm: Warm,
+        tmp_path: Path,
+    ):
+        cache = make(**{**SLOW, "lease_ttl": 2.0})
+        program = tmp_path / "program.py"
+        program.write_text(
+            textwrap.dedent(f"""
+            import asyncio, litellm, os, pathlib
+            from llmcache_plugins.adapters.litellm import LiteLLMCache
+            litellm.cache = LiteLLMCache.from_url(
+                {valkey.url!r}, namespace={namespace!r}, lease_ttl=2.0, **{PATIENT!r})
+            pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid()))
+            asyncio.run(litellm.acompletion(**{chat()!r}))
+            """)
+        )
+        stand_in.script(hanging())
+        running = asyncio.create_task(asyncio.to_thread(warm.run, program, env={}))
+        await stand_in.called(1, timeout=120)
+        follower = asyncio.create_task(litellm.acompletion(**chat()))
+        await wait_until_async(lambda: followed(cache), description="it follows")
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        async with asyncio.timeout(SOON):
+            assert (await follower).choices
+        assert ((await running).returncode, stand_in.calls) == (-signal.SIGKILL, 2)
 
     async def test_what_is_answered_as_the_loop_ends_is_stored(
         self, stand_in: ProviderServer, valkey: Server, namespace: str, warm: Warm, tmp_path: Path
