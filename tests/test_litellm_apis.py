@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import io
 import json
-import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 pytestmark = QUIET
 
 NEW = tuple(map(int, version("litellm").split(".")[:2])) >= (1, 106)
+HAS_PROXY = importlib.util.find_spec("fastapi_sso") is not None
+"""Whether what LiteLLM's proxy needs is installed; with that it replays more."""
 needs_messages = pytest.mark.skipif(not NEW, reason="this LiteLLM caches no messages of Anthropic's")
 
 
@@ -293,7 +295,7 @@ class TestOthers:
         assert stand_in.calls == 1
 
     @needs_messages
-    @pytest.mark.skipif("litellm.proxy.utils" in sys.modules, reason="then they hit")
+    @pytest.mark.skipif(HAS_PROXY, reason="then they hit")
     async def test_streams_of_them_pass_where_litellm_could_not_replay_them(
         self, stand_in: ProviderServer, cache: LiteLLMCache
     ):
@@ -302,6 +304,18 @@ class TestOthers:
             assert await said(await litellm.anthropic_messages(**arguments))
             await written(cache)
         assert (await outcomes(cache))["bypass"] == 2
+
+    @needs_messages
+    @pytest.mark.skipif(not HAS_PROXY, reason="LiteLLM could not replay them")
+    async def test_streams_of_them_hit_in_the_proxy(self, stand_in: ProviderServer, cache: LiteLLMCache):
+        importlib.import_module("litellm.proxy.utils")
+        heard = []
+        for _ in range(2):
+            arguments = messages(model="hosted_vllm/m", api_base=stand_in.base_url, stream=True)
+            heard.append(b"".join([part async for part in await litellm.anthropic_messages(**arguments)]))
+            await written(cache)
+        assert heard[0] == heard[1]
+        assert stand_in.calls == 1
 
     async def test_what_does_not_come_back_as_it_was_is_not_kept(self, cache: LiteLLMCache):
         assert not {"aimage_generation", "aspeech", "image_generation"} & set(cache.supported_call_types)

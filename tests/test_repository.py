@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -222,6 +223,22 @@ class TestRoundTrips:
         key = key_of("after", namespace=namespace)
         assert (await repository.persist(key, entry_of("x"))).status is WriteStatus.OK
         assert await repository.fetch(key)
+
+
+class TestConnecting:
+    @pytest.mark.parametrize("turns", range(0, 24, 3))
+    async def test_a_loop_that_stands_still_meanwhile_is_no_fault_of_the_server_s(
+        self, valkey: Server, namespace: str, turns: int
+    ):
+        """A thousand calls at the start of a program keep the loop from its socket for longer than it waits."""
+        config = CacheConfig(namespace=namespace, connect_timeout=0.2)
+        repository = ResponseRepository(valkey.tcp_url, config=config)
+        asking = asyncio.create_task(repository.fetch(key_of("asked", namespace=namespace)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+        assert await asking is None
+        await repository.aclose()
 
 
 class TestClosing:

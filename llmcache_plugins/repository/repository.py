@@ -304,5 +304,6 @@ class ResponseRepository:
             self._new_topology(),
             telemetry=self.telemetry,
             command_timeout=self.config.connect_timeout + self.config.socket_timeout,
-            wake_patience=self.config.socket_timeout,
+            # A patient socket is no reason to wait for a confirmation from a server that hangs.
+            wake_patience=min(self.config.socket_timeout, self.config.connect_timeout),
         )
