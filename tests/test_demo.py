@@ -370,7 +370,7 @@ def test_ctrl_c_ends_everything_cleanly(tmp_path, small, median, children):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # As a terminal does it: Ctrl-C reaches the whole group, and is not ignored as in a job in the background.
+        # As a terminal does it: Ctrl-C reaches the whole group, and no shell ignores it.
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -230,7 +230,7 @@ class TestConnecting:
     async def test_a_loop_that_stands_still_meanwhile_is_no_fault_of_the_server_s(
         self, valkey: Server, namespace: str, turns: int
     ):
-        """A thousand calls at the start of a program keep the loop from its socket for longer than it waits."""
+        """A thousand calls at the start of a program keep the loop from its socket for longer than that."""
         config = CacheConfig(namespace=namespace, connect_timeout=0.2)
         repository = ResponseRepository(valkey.tcp_url, config=config)
         asking = asyncio.create_task(repository.fetch(key_of("asked", namespace=namespace)))

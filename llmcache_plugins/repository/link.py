@@ -252,13 +252,15 @@ class Link:
             began, computing = time.monotonic(), time.thread_time()
             try:
                 await self.topology.open()
-                return await self.topology.load(_SOURCES)
+                await self.topology.load(_SOURCES)
             except Exception as error:
                 elapsed, computed = time.monotonic() - began, time.thread_time() - computing
                 # No timer of the client's is as long: it fired late, because somebody blocked the loop.
                 is_ours = elapsed > self._timeout or computed > elapsed / 4
                 if attempt == _ATTEMPTS - 1 or classify(error) is not Fault.TIMEOUT or not is_ours:
                     raise
+            else:
+                return
 
     def _require_available(self) -> None:
         if self._misconfigured is not None:
