@@ -60,10 +60,11 @@ class BackgroundLoop:
     def stop(self) -> None:
         """Run `at_end` and stop the loop, if it runs. It is started again when it is needed."""
         with self._lock:
-            loop, self._loop = self._loop, None
+            # All in one step: another thread may start it again at once.
+            loop, self._loop, thread = self._loop, None, self._thread
             if loop is None or self._pid != os.getpid():
                 return
-        atexit.unregister(self.stop)
+            atexit.unregister(self.stop)
         ending = asyncio.run_coroutine_threadsafe(self._at_end(), loop)
         try:
             ending.result(_STOP_WITHIN)
@@ -71,7 +72,7 @@ class BackgroundLoop:
             pass
         finally:
             loop.call_soon_threadsafe(loop.stop)
-            self._thread.join(_STOP_WITHIN)
+            thread.join(_STOP_WITHIN)
 
     def has_forked(self) -> None:
         """Begin anew, in a child: whoever held the lock is a thread of the parent's."""

@@ -48,10 +48,9 @@ class LiteLLMProvider(WireProvider):
     attributes are not kept: `_hidden_params` (headers, call id, cost) describes the call that was made, and
     a cached answer made none. `==` of LiteLLM's models compares them too; compare `model_dump()`.
 
-    LiteLLM before 1.109 calls a stream that was cut off complete, and 1.75 mixes up the choices of a stream
-    with `n`: what it says is believed, so cache streams with a newer one. There a stream of several choices
-    is not kept, since LiteLLM passes on the end of one of them only. A streamed answer carries its usage
-    only if the query asked for it with `stream_options`.
+    LiteLLM before 1.109 calls a stream that was cut off complete: what it says is believed, so cache streams
+    with a newer one. A stream of several choices is not kept, since LiteLLM passes on the end of one of them
+    only. A streamed answer carries its usage only if the query asked for it with `stream_options`.
 
     The id of a response of the Responses API is LiteLLM's own, with its routing inside, as LiteLLM
     returned it.

@@ -136,7 +136,7 @@ def _secret_bytes(secret: str | bytes | None) -> bytes | None:
 def _parts(request: object, scope: Mapping[str, object]) -> tuple[Tree, dict[str, Tree]]:
     """Split a request into its bare prompt, if it is one, and its parameters."""
     body = plain(request)
-    facts = _parameters(_spelled(plain(scope)), LEFT_OUT)
+    facts = _parameters(_spelled(plain(scope)), LEFT_OUT) if scope else {}
     if isinstance(body, str):
         return tree_of(body, 0), _with_default_base(facts)
     if isinstance(body, dict):

@@ -13,14 +13,16 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from llmcache_plugins.adapters.litellm.requests import metadata_of
+from llmcache_plugins.cache import CallOptions
 from llmcache_plugins.models import Mode
 from llmcache_plugins.policy import LONGEST_TTL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmcache_plugins.cache import CallOptions
 
 __all__ = ["Controls", "Rules", "Wrong", "read", "was_looked_up"]
 
@@ -42,8 +44,7 @@ class Rules:
     """Whether the proxy's teams and keys have answers of their own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Controls:
+class Controls(msgspec.Struct, frozen=True, kw_only=True):
     """What one call says, understood."""
 
     options: CallOptions

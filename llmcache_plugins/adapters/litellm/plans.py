@@ -10,18 +10,21 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from llmcache_plugins.adapters.litellm import controls, requests
 from llmcache_plugins.adapters.litellm.kinds import Kind
 from llmcache_plugins.adapters.litellm.values import codec_of
+from llmcache_plugins.cache import CallOptions
 from llmcache_plugins.errors import SignatureError
+from llmcache_plugins.keys import CacheKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmcache_plugins.adapters.litellm.controls import Rules
     from llmcache_plugins.adapters.litellm.values import WireCodec
-    from llmcache_plugins.cache import CallOptions, ResponseCache
-    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.cache import ResponseCache
 
 __all__ = ["Bypass", "CarriedKey", "Plan", "Planner", "carried_by"]
 
@@ -30,8 +33,7 @@ _BUILT_FROM_CHUNKS = (Kind.CHAT, Kind.COMPLETIONS)
 """Whose streams LiteLLM puts together itself; the others say themselves that they are complete."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How one call is cached."""
 
     key: CacheKey

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from llmcache_plugins.adapters.litellm.kinds import Kind
 from llmcache_plugins.providers._litellm_requests import request_of
 
@@ -87,6 +89,8 @@ _NOT_SENT: Final = frozenset(
     }
 )
 _PRICES: Final = ("cache_creation_input_", "cache_read_input_", "input_cost_", "output_cost_")
+_NEVER_SENT: Final = ("_", *_PRICES)
+"""How the names begin of what is LiteLLM's own, or a price."""
 _OFF_UNLESS_SAID: Final = frozenset(
     {"merge_reasoning_content_in_choices", "use_in_pass_through", "use_litellm_proxy", "use_xai_oauth"}
 )
@@ -116,8 +120,7 @@ _OF_THE_PROXY: Final = "litellm.proxy.utils"
 """Without what this module needs, installed with LiteLLM's proxy, the end of such a replay raises."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked: of which kind, and the arguments that can change the answer."""
 
     kind: Kind
@@ -167,7 +170,7 @@ def metadata_of(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _counts(name: str, value: Any) -> bool:
-    if value is None or name in _NOT_SENT or name.startswith(("_", *_PRICES)):
+    if value is None or name in _NOT_SENT or name.startswith(_NEVER_SENT):
         return False
     return name not in _OFF_UNLESS_SAID or bool(value)
 
