@@ -36,8 +36,7 @@ async def glance(
     """
     if job.mode is Mode.REFRESH or flights.is_under_way((job.key, Mode.DEFAULT)):
         return job
-    if repository.has_to_start:
-        await repository.ready()
+    await repository.ready()
     budget = Budget(repository.config.lookup_budget)
     try:
         opened, seen = await shelf.see(job, budget)

@@ -60,15 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     def calling(self, call: Callable[[], Awaitable[Any]]) -> CallJob:
         """Return the same request, with a way to ask the provider."""
-        return CallJob(
-            key=self.key,
-            codec=self.codec,
-            ttl=self.ttl,
-            mode=self.mode,
-            max_age=self.max_age,
-            glance=self.glance,
-            call=call,
-        )
+        return CallJob(**msgspec.structs.asdict(self), call=call)
 
     @property
     def is_not_stored(self) -> bool:

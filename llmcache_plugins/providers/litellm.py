@@ -27,7 +27,7 @@ try:
     from litellm.types.llms.openai import ResponsesAPIResponse, ResponsesAPIStreamingResponse
     from litellm.types.utils import EmbeddingResponse, ModelResponse, ModelResponseStream
 
-    from llmcache_plugins.providers._litellm_requests import default_base, request_of
+    from llmcache_plugins.providers.litellm_requests import default_base, request_of
 except ImportError as error:
     raise ImportError('LiteLLMProvider needs LiteLLM: pip install "llmcache-plugins[litellm]"') from error
 

@@ -41,6 +41,7 @@ _log = logging.getLogger("llmcache_plugins")
 _SOURCES = [script.source for script in SCRIPTS.values()]
 
 _ATTEMPTS = 3
+"""To connect, while it is our own loop that takes the time."""
 PROBE_EVERY = 1.0
 """Seconds between two signs of life asked of a server that is away."""
 

@@ -193,17 +193,12 @@ class ResponseRepository:
 
     # -- life ------------------------------------------------------------------------------------------
 
-    @property
-    def has_to_start(self) -> bool:
-        """Whether `ready` has something to wait for."""
-        return self._is_embedded and not self._links.current().is_open
-
     async def ready(self) -> None:
         """Wait for the embedded server to start, at most 6 seconds. Returns at once elsewhere.
 
         Never raises: the call that follows says, and logs, what is wrong.
         """
-        if self._is_embedded:
+        if self._is_embedded and not self._links.current().is_open:
             await self.open(timeout=FIRST_START)
 
     async def open(self, *, timeout: float = 1.0) -> None:

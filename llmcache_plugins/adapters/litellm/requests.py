@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from llmcache_plugins.adapters.litellm.kinds import Kind
-from llmcache_plugins.providers._litellm_requests import request_of
+from llmcache_plugins.providers.litellm_requests import request_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
