@@ -33,7 +33,7 @@ __all__ = [
     "version_field",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Bump with any change that an older reader would misread; older entries become misses."""
 DIGITS = 16
 HEADER_BYTES = 4 * DIGITS

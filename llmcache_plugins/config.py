@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.keys import tenant_namespace
 
 __all__ = ["CacheConfig", "CacheSettings"]
 
@@ -21,7 +22,10 @@ class CacheSettings(TypedDict, total=False):
 
     namespace: str
     prefix: str
+    tenant: str | None
     secret: str | bytes | None
+    prompt_version: str | int | None
+    data_version: str | int | None
     lookup_budget: float
     commit_budget: float
     mode: Literal["default", "refresh", "read_only", "off"]
@@ -56,6 +60,13 @@ class CacheConfig:
     """What every Redis key begins with."""
     secret: str | bytes | None = field(default=None, repr=False)
     """Deployment secret: keys become HMACs that nobody without it can confirm a guessed prompt against."""
+    tenant: str | None = None
+    """One of those who share the cache and must not see each other's answers. The namespace becomes this
+    tenant's own, and this None."""
+    prompt_version: str | int | None = None
+    """Part of every key: change it with what is not in the requests, a prompt that the provider keeps."""
+    data_version: str | int | None = None
+    """Part of every key: change it with the data that answers are made from."""
     lookup_budget: float = 0.05
     """How long all lookups of one call may wait for Redis together."""
     commit_budget: float = 0.5
@@ -101,6 +112,11 @@ class CacheConfig:
         for name in ("namespace", "prefix"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ConfigError(f"{name} must be a non-empty string, not {getattr(self, name)!r}")
+        for name in ("prompt_version", "data_version"):
+            check_version(name, getattr(self, name))
+        if self.tenant is not None:
+            object.__setattr__(self, "namespace", self.namespace_of(self.tenant))
+            object.__setattr__(self, "tenant", None)
         for name in (
             "lookup_budget",
             "commit_budget",
@@ -146,6 +162,13 @@ class CacheConfig:
         _require_one_of("on_wait_timeout", self.on_wait_timeout, ("call", "raise"))
         _require_one_of("mode", self.mode, ("default", "refresh", "read_only", "off"))
 
+    def namespace_of(self, tenant: str, *, namespace: str | None = None) -> str:
+        """Return the namespace of a tenant in a namespace, by default the own. Raises `ConfigError`."""
+        if not isinstance(tenant, str) or not tenant:
+            raise ConfigError(f"tenant must be a non-empty string, not a {type(tenant).__name__}")
+        secret = self.secret.encode() if isinstance(self.secret, str) else self.secret
+        return tenant_namespace(self.namespace if namespace is None else namespace, tenant, secret=secret)
+
     @property
     def renew_every(self) -> float:
         """Seconds between two renewals of a lease: the effective `heartbeat`."""
@@ -155,6 +178,12 @@ class CacheConfig:
     def follow_for(self) -> float:
         """The effective `wait_timeout`."""
         return self.max_lead + self.lease_ttl if self.wait_timeout is None else self.wait_timeout
+
+
+def check_version(name: str, version: object) -> None:
+    """Raise `ConfigError` for what cannot be a version."""
+    if version is not None and (isinstance(version, bool) or not isinstance(version, str | int)):
+        raise ConfigError(f"{name} is a string or a whole number, not {version!r}")
 
 
 def _require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

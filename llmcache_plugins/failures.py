@@ -25,7 +25,7 @@ from llmcache_plugins.models import FailureReport, Record, RecordKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["is_own", "record_of", "report_of"]
+__all__ = ["is_own", "may_pass", "record_of", "report_of"]
 
 LONGEST_RETRY_AFTER = 30.0
 """Seconds for which a rate limit is believed; a provider that asks for more is tried again then."""
@@ -55,6 +55,11 @@ def record_of(error: BaseException, *, shared_for: float, elected_for: float) ->
 def is_own(error: Exception) -> bool:
     """Say whether an error concerns only the caller whose credentials were used."""
     return _kind_of(error, _status_of(error)) is RecordKind.OWN
+
+
+def may_pass(error: Exception) -> bool:
+    """Say whether the provider, asked later, may answer: it was busy, down or out of reach."""
+    return _kind_of(error, _status_of(error)) in (RecordKind.RATE_LIMITED, RecordKind.PASSING)
 
 
 def report_of(error: Exception) -> FailureReport:

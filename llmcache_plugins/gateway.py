@@ -140,18 +140,18 @@ class InferenceGateway:
                 async for chunk in chunks:
                     yield chunk
 
-    def key_of(self, query: Any, *, namespace: str | None = None) -> CacheKey:
+    def key_of(self, query: Any, **options: Unpack[CallOptions]) -> CacheKey:
         """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
         request, scope = self._source.request_of(query), self._source.scope(query)
-        return self.cache.key_of(request, codec=self._source.codec, scope=scope, namespace=namespace)
+        return self.cache.key_of(request, codec=self._source.codec, scope=scope, **options)
 
-    async def invalidate(self, query: Any, *, namespace: str | None = None) -> bool:
+    async def invalidate(self, query: Any, **options: Unpack[CallOptions]) -> bool:
         """Forget the answer of a query, everywhere; return whether there was one.
 
         Flights under way for it are not stored. Raises `InvalidationIncomplete` when the server has not
-        acknowledged; repeating is safe.
+        acknowledged; repeating is safe. `ResponseCache.invalidate` forgets by tags, models and namespaces.
         """
-        return await self.cache.delete(self.key_of(query, namespace=namespace))
+        return await self.cache.delete(self.key_of(query, **options))
 
     async def aclose(self) -> None:
         """Close the cache on the running loop."""

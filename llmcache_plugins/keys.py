@@ -13,6 +13,8 @@ processes with different numbers would not see each other's invalidations.
 from __future__ import annotations
 
 import hashlib
+import hmac
+import json
 import re
 from functools import lru_cache
 from urllib.parse import quote
@@ -21,7 +23,15 @@ import msgspec
 
 from llmcache_plugins.errors import ConfigError
 
-__all__ = ["BUCKETS_IN_CLUSTER", "BUCKETS_ON_SERVER", "BucketKeys", "CacheKey", "KeyLayout", "encode_name"]
+__all__ = [
+    "BUCKETS_IN_CLUSTER",
+    "BUCKETS_ON_SERVER",
+    "BucketKeys",
+    "CacheKey",
+    "KeyLayout",
+    "encode_name",
+    "tenant_namespace",
+]
 
 BUCKETS_ON_SERVER = 1
 BUCKETS_IN_CLUSTER = 64
@@ -48,6 +58,16 @@ def encode_name(name: str) -> str:
     return "%-" + hashlib.sha256(encoded.encode()).hexdigest()
 
 
+def tenant_namespace(namespace: str, *tenant: str | None, secret: bytes | None = None) -> str:
+    """Return the namespace of a tenant of `namespace`.
+
+    A digest: who they are has no place in the names of keys. With a deployment's `secret`, nobody without it
+    can tell whose a namespace is.
+    """
+    text = json.dumps(tenant, separators=(",", ":")).encode()
+    return f"{namespace}.{hmac.digest(secret or b'llmcache', text, 'sha256').hex()[:32]}"
+
+
 @lru_cache(maxsize=4096)
 def _root(prefix: str, namespace: str, bucket: int) -> str:
     return f"{encode_name(prefix)}:{{{encode_name(namespace)}.{bucket}}}:"
@@ -63,6 +83,8 @@ class CacheKey(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     namespace: str = "default"
     prefix: str = "llm"
+    model: str | None = None
+    """The model that is asked, if the request says so: an invalidation may name it."""
 
     def redis_key(self, *, buckets: int = BUCKETS_ON_SERVER) -> str:
         """Return the Redis key of the entry; `buckets` is 64 in a Cluster, 1 elsewhere."""

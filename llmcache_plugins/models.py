@@ -22,9 +22,11 @@ __all__ = [
     "Entry",
     "FailureReport",
     "Found",
+    "Invalidation",
     "Lease",
     "Mode",
     "Outcome",
+    "Provenance",
     "Record",
     "RecordKind",
     "Resolution",
@@ -108,7 +110,19 @@ class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     facts: AnswerFacts = AnswerFacts()
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an answer was made from: an invalidation may name each of it."""
+
+    model: str | None = None
+    """The model that was asked, as the request spells it."""
+    tags: tuple[str, ...] = ()
+    """What the caller says of it: documents, versions of data."""
+
+
+_UNKNOWN = Provenance()
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the repository keeps for one key. Times are unix seconds on the writer's clock."""
 
     answer: EncodedAnswer
@@ -117,6 +131,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     fresh_until: float
     provider_seconds: float = 0.0
     """How long the provider took: what a hit saves."""
+    stale_for: float = 0.0
+    """Seconds for which it is kept after it was fresh."""
+    provenance: Provenance = _UNKNOWN
+    leaves: bytes = b""
+    """Fingerprints of the request's leaves, to say later in what another differs: see `signature.leaves`."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +165,8 @@ class Lease:
     birth: str
     is_held: bool = True
     """False for a fence without the lease: others may fetch the answer at the same time."""
+    provenance: Provenance = _UNKNOWN
+    """What the answer will be made from: whoever invalidates that voids the flight as well."""
 
     def backdated(self, seconds: float) -> Lease:
         """Return this lease as if taken `seconds` earlier.
@@ -249,6 +270,18 @@ class Commit:
 
     status: WriteStatus
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalidation:
+    """What an invalidation did. No process serves what it named any more."""
+
+    entries: int
+    """Entries that were removed at once: those of named requests. Others are when they are next met."""
+    forgotten: int = 0
+    """Marks of earlier invalidations that made room: everything older than they is a miss now."""
+    replicas: int | None = None
+    """The fewest replicas of any node that have acknowledged; None if that was not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ __all__ = [
     "Face",
     "LeaseEvent",
     "LeaseStep",
+    "MarksForgotten",
     "Observer",
     "ProviderCalled",
     "Refused",
@@ -99,6 +100,13 @@ class Evicted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MarksForgotten:
+    """Marks of old invalidations made room for new ones: what is older than they is a miss now."""
+
+    marks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseEvent:
     """A step in the life of a lease."""
 
@@ -112,7 +120,9 @@ class BreakerChanged:
     open: bool
 
 
-Event = Resolved | ProviderCalled | Refused | Unreadable | Evicted | LeaseEvent | BreakerChanged
+Event = (
+    Resolved | ProviderCalled | Refused | Unreadable | Evicted | MarksForgotten | LeaseEvent | BreakerChanged
+)
 
 
 class Observer(Protocol):
@@ -138,6 +148,7 @@ class Stats:
     unreadable: int = 0
     evicted: int = 0
     breaker_openings: int = 0
+    marks_forgotten: int = 0
     entries: int | None = None
     """None when the repository did not say."""
     stored_bytes: int | None = None
@@ -214,6 +225,8 @@ class Telemetry:
                 stats.leases[event.step] += 1
             case Evicted():
                 stats.evicted += event.entries
+            case MarksForgotten():
+                stats.marks_forgotten += event.marks
             case Unreadable():
                 stats.unreadable += 1
             case BreakerChanged():

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from llmcache_plugins import codec
 from llmcache_plugins.errors import CorruptEntry
-from llmcache_plugins.models import AnswerFacts, EncodedAnswer, Entry, Usage
+from llmcache_plugins.models import AnswerFacts, EncodedAnswer, Entry, Provenance, Usage
 
 VECTORS = Path(__file__).parent / "vectors" / "envelope.json"
-HEADER = b"0000000000000001" + b"1764000000123456" + b"1764000000000001" + b"1764000000000002"
+HEADER = b"0000000000000002" + b"1764000000123456" + b"1764000000000001" + b"1764000000000002"
 DIGEST = key_of("a", namespace="x").digest
 ENTRY = entry_of("x" * 200)
 
@@ -37,6 +37,9 @@ entries = st.builds(
     created=seconds,
     fresh_until=seconds,
     provider_seconds=seconds,
+    stale_for=seconds,
+    provenance=st.builds(Provenance, model=st.none() | texts, tags=st.lists(texts).map(tuple)),
+    leaves=st.binary(),
 )
 
 
@@ -101,3 +104,7 @@ def test_entries_written_by_released_versions_are_still_read():
         assert entry.created == vector["created"]
         usage = entry.answer.facts.usage
         assert (usage.total_tokens if usage else None) == vector["tokens"]
+        assert entry.provenance.model == vector["model"]
+        assert list(entry.provenance.tags) == vector["tags"]
+        assert entry.stale_for == vector["stale_for"]
+        assert entry.leaves.hex() == vector["leaves"]

@@ -519,7 +519,7 @@ class TestDamage:
             lambda value: value[:63],
             lambda value: value[:-1],
             lambda value: value + b"more",
-            lambda value: b"0" * 15 + b"2" + value[16:],
+            lambda value: b"0" * 15 + b"3" + value[16:],
             lambda value: value[:64] + b"\x07" + value[65:],
             lambda value: value[:64] + b"\x01" + value[65:],
             lambda value: value[:65] + b"\x91" * 5000,

@@ -41,7 +41,6 @@ from llmcache_plugins.models import (
     WriteStatus,
 )
 from llmcache_plugins.repository import new_token
-from llmcache_plugins.repository.reading import NAMESPACE_SUBJECT
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -660,12 +659,7 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def clear_cut_short(self) -> None:
         """The process that clears dies before it has removed the entries: they are void all the same."""
-
-        async def begin() -> None:
-            layout = self.repository._layout(self.namespace, self.repository._links.current())
-            await self.repository._invalidate(layout, [NAMESPACE_SUBJECT], [0])
-
-        self.run(begin())
+        self.run(self.repository.invalidate(everything=True))
         self.model.clear(is_swept=False)
         self.note_mark("n", NAMES)
         for name in NAMES:

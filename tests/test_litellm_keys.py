@@ -13,8 +13,8 @@ import pytest
 from litellm_calls import QUIET, Chat, cache, chat, facts, make, quiet, text_of, written  # noqa: F401
 
 from llmcache_plugins import InferenceGateway
-from llmcache_plugins.adapters.litellm.kinds import Kind
 from llmcache_plugins.adapters.litellm.requests import Request, Unfit, read
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.providers import LiteLLMProvider, OpenAIProvider
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ whoever imports them, in `providers` and `adapters`.
 """
 
 from llmcache_plugins.answers._seam import AnswerCodec, StreamCodec
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.answers.plain import PlainCodec
 
-__all__ = ["AnswerCodec", "PlainCodec", "StreamCodec"]
+__all__ = ["AnswerCodec", "Kind", "PlainCodec", "StreamCodec"]

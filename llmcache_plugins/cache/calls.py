@@ -13,10 +13,11 @@ from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.flight import Crew, call_provider
 from llmcache_plugins.cache.glance import glance
 from llmcache_plugins.cache.job import flight_key
+from llmcache_plugins.cache.refreshing import Refreshes
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, WaitTimeout
 from llmcache_plugins.failures import is_own
-from llmcache_plugins.models import Mode, Outcome, Resolution
+from llmcache_plugins.models import Mode, Outcome
 from llmcache_plugins.singleflight import Flights, GaveUp
 from llmcache_plugins.telemetry import ProviderCalled
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.shelf import Shelf
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
+    from llmcache_plugins.models import Resolution
     from llmcache_plugins.repository import ResponseRepository
 
 __all__ = ["Calls"]
@@ -47,6 +49,7 @@ class Calls:
         self._crew = Crew(repository, shelf)
         self._telemetry = repository.telemetry
         self._flights: Flights[FlightKey, Landing] = Flights(on_abandon=repository.config.on_abandon)
+        self._refreshes = Refreshes(self._flights, rest=repository.config.poll_interval)
 
     def detach(self, matches: Callable[[CacheKey], bool]) -> None:
         """Let newcomers not join the flights under way for these keys; who waits already goes on waiting."""
@@ -62,13 +65,15 @@ class Calls:
 
     async def resolve(self, job: CallJob, *, tasks: Tasks, may_wait: bool) -> Resolution:
         """Return the answer. Raises what the provider raises, `SharedProviderError`, `CacheMiss`."""
-        if job.mode is not Mode.READ_ONLY:
-            return await self._share(job, tasks, may_wait=may_wait)
         try:
             return await self._share(job, tasks, may_wait=may_wait)
-        except (CacheMiss, WaitTimeout):
+        except CacheMiss:
             raise
         except Exception as error:
+            if (spare := await self._shelf.spare(job, error)) is not None:
+                return resolutions.of_opened(job.key, spare)
+            if job.mode is not Mode.READ_ONLY or isinstance(error, WaitTimeout):
+                raise
             raise CacheMiss("the call that others made for this answer failed") from error
 
     async def read_or_call(self, job: CallJob) -> Resolution:
@@ -80,7 +85,7 @@ class Calls:
         except (RepositoryError, ConfigError):
             return await self.call(job.call, job.key, Outcome.UNAVAILABLE, detail="unavailable")
         if opened is not None:
-            return resolutions.of_entry(job.key, opened.entry, opened.answer)
+            return resolutions.of_opened(job.key, opened)
         return await self.call(job.call, job.key, Outcome.MISS)
 
     async def call(
@@ -94,10 +99,14 @@ class Calls:
     async def _share(self, job: CallJob, tasks: Tasks, *, may_wait: bool) -> Resolution:
         since = clock()
         found = await glance(job, self._flights, self._repository, self._shelf)
-        if isinstance(found, Resolution):
-            return found
-        job = found
-        rounds = _MOST_ROUNDS if may_wait and job.mode is not Mode.REFRESH else 0
+        if found.resolution is not None:
+            if found.is_due:
+                job = found.job
+                self._refreshes.begin(job.key, lambda: self._crew.fly(job, tasks), tasks=tasks)
+            return found.resolution
+        job = found.job
+        shares = may_wait and job.policy.coalesce and job.mode is not Mode.REFRESH
+        rounds = _MOST_ROUNDS if shares else 0
         while rounds > 0:
             try:
                 landing, led = await self._join(job, tasks, deadline=since + self._config.follow_for)

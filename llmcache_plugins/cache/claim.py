@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.errors import ConfigError, RepositoryError, RepositoryUnavailable
-from llmcache_plugins.models import Lease, Wait, WriteStatus
+from llmcache_plugins.models import Lease, Provenance, Wait, WriteStatus
 from llmcache_plugins.repository import new_token
 from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Claim"]
 
+_UNKNOWN = Provenance()
 _WITHDRAW_EVERY = 0.5
 """Seconds between two attempts to give up what a server that is away may have granted."""
 
@@ -33,7 +34,13 @@ class Claim:
     """Asks for a lease, keeps it alive, gives it up. `ask_for` is how it asks: see `Leases.acquire`."""
 
     def __init__(
-        self, repository: ResponseRepository, key: CacheKey, *, tasks: Tasks, ask_for: Ask = "lead"
+        self,
+        repository: ResponseRepository,
+        key: CacheKey,
+        *,
+        tasks: Tasks,
+        ask_for: Ask = "lead",
+        provenance: Provenance = _UNKNOWN,
     ) -> None:
         self.ask_for = ask_for
         self.seen = ""
@@ -43,6 +50,7 @@ class Claim:
         self._repository = repository
         self._leases = repository.leases
         self._key = key
+        self._provenance = provenance
         self._tasks = tasks
         self._since = ""
         self._asking: asyncio.Task[Acquired] | None = None
@@ -165,7 +173,13 @@ class Claim:
     async def _acquire(self, *, live: bool) -> Acquired:
         asked_at = _now()
         reply = await self._leases.acquire(
-            self._key, token=self._token, mode=self.ask_for, seen=self.seen, since=self._since, live=live
+            self._key,
+            token=self._token,
+            mode=self.ask_for,
+            seen=self.seen,
+            since=self._since,
+            live=live,
+            provenance=self._provenance,
         )
         self._answered_at = _now()
         if isinstance(reply, Wait):

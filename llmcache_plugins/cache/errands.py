@@ -24,6 +24,7 @@ from llmcache_plugins.cache.flight import Crew
 from llmcache_plugins.cache.glance import glance
 from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.job import flight_key
+from llmcache_plugins.cache.refreshing import Refreshes
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, UnstorableAnswer
 from llmcache_plugins.loops import running_loop
@@ -122,6 +123,7 @@ class Errands:
         self._shelf = shelf
         self._crew = Crew(repository, shelf)
         self._flights: Flights[FlightKey, Landing] = Flights(on_abandon="cancel")
+        self._refreshes = Refreshes(self._flights, rest=repository.config.poll_interval)
 
     def detach(self, matches: Callable[[CacheKey], bool]) -> None:
         """Let newcomers not wait for the errands under way for these keys."""
@@ -142,12 +144,26 @@ class Errands:
         """
         since = clock()
         found = await glance(job, self._flights, self._repository, self._shelf)
-        if isinstance(found, Resolution):
-            return found
-        return await self._run(found, tasks=tasks.current(), since=since, may_wait=may_wait)
+        if found.resolution is None:
+            return await self._run(found.job, tasks=tasks.current(), since=since, may_wait=may_wait)
+        if found.is_due and (errand := await self._refresh(found.job, tasks.current())) is not None:
+            return errand
+        return found.resolution
+
+    async def _refresh(self, job: Job, tasks: Tasks) -> Errand | None:
+        """Send one caller, of all processes, for another answer while the others get what is there."""
+        if not self._refreshes.may_begin(job.key):
+            return None
+        errand = Errand(job, patience=self._config.max_lead)
+        fly = partial(self._crew.fly, _calling(job, errand), tasks)
+        with suppress(CacheMiss):
+            if await self._wait_for(errand, tasks.spawn(self._refreshes.fly(job.key, fly))) is None:
+                return self._give(errand)
+        return None
 
     async def _run(self, job: Job, *, tasks: Tasks, since: float, may_wait: bool) -> Resolution | Errand:
-        may_wait = may_wait and not is_held() and all(errand.is_over for errand in _given.get())
+        may_wait = may_wait and job.policy.coalesce and not is_held()
+        may_wait = may_wait and all(errand.is_over for errand in _given.get())
         for attempt in range(_MOST_ATTEMPTS + 1):
             shares = may_wait and attempt < _MOST_ATTEMPTS
             errand = Errand(job, patience=self._config.max_lead)
@@ -169,6 +185,9 @@ class Errands:
             await self._wait_for(
                 errand, tasks.spawn(self._fly(replace(job, mode=Mode.REFRESH), errand, tasks))
             )
+        return self._give(errand)
+
+    def _give(self, errand: Errand) -> Errand:
         _given.set((*(one for one in _given.get() if not one.is_over), errand))
         return errand
 
@@ -180,18 +199,18 @@ class Errands:
             opened = await self._shelf.look(job)
         except (RepositoryError, ConfigError):
             return None
-        return resolutions.of_entry(job.key, opened.entry, opened.answer) if opened is not None else None
+        return resolutions.of_opened(job.key, opened) if opened is not None else None
 
     async def store(self, job: Job, answer: Any) -> Stored:
         """Store an answer, encoded or not, that nobody was sent for. Never raises; a refusal is counted."""
         encoded = self._shelf.encode(lambda: _Brought(job.codec).encode(answer))
-        refusal = self._shelf.refusal_of(encoded)
+        refusal = self._shelf.refusal_of(job, encoded)
         if encoded is None or refusal is not None:
             return self._shelf.refuse(refusal or Refusal.NO_CODEC)
-        entry = self._shelf.entry_of(encoded, ttl=job.ttl, seconds=0.0)
+        entry = self._shelf.entry_of(job, encoded, leaves=job.leaves(), seconds=0.0)
         try:
             await self._repository.ready()
-            persisting = self._repository.persist(job.key, entry, ttl=job.ttl)
+            persisting = self._repository.persist(job.key, entry, ttl=job.kept_for)
             commit = await Budget(self._config.commit_budget).wait_for(persisting)
         except (RepositoryError, ConfigError):
             return self._shelf.refuse(Refusal.WRITE_FAILED)

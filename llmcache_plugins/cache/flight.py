@@ -74,7 +74,7 @@ class Crew:
         is called when the lease is lost or has been held for too long: newcomers must not wait any more.
         """
         await self._repository.ready()
-        claim = Claim(self._repository, job.key, tasks=tasks, ask_for=job.ask_for)
+        claim = Claim(self._repository, job.key, tasks=tasks, ask_for=job.ask_for, provenance=job.provenance)
         try:
             turn = await self._turns.take(job, claim, may_wait=may_wait)
         except BaseException:
@@ -126,7 +126,7 @@ class Crew:
 
 def _landed(ready: Ready) -> Landing:
     return Landing(
-        outcome=Outcome.COALESCED if ready.waited else Outcome.HIT,
+        outcome=Outcome.COALESCED if ready.waited else ready.opened.outcome,
         answer=ready.opened.answer,
         encoded=ready.opened.entry.answer,
         entry=ready.opened.entry,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from llmcache_plugins.answers import AnswerCodec, StreamCodec
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.keys import CacheKey
-from llmcache_plugins.models import Mode
+from llmcache_plugins.models import Mode, Provenance
+from llmcache_plugins.policy import CachePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -41,8 +42,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     key: CacheKey
     codec: AnswerCodec
+    policy: CachePolicy
     ttl: float
+    request: Callable[[], Any]
+    """What the policy is shown."""
+    leaves: Callable[[], bytes]
+    """Gives the fingerprints of the request's leaves."""
     mode: Mode = Mode.DEFAULT
+    is_refresh: bool = False
+    """Whether an answer is there, and only another is to be brought: by one, and nobody waits."""
+    provenance: Provenance = Provenance()
     max_age: float | None = None
     """Seconds; an older entry is none for this request."""
     glance: Glance | None = None
@@ -62,6 +71,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """Return the same request, with a way to ask the provider."""
         return CallJob(**msgspec.structs.asdict(self), call=call)
 
+    def refreshing(self, seen: str, *, budget: Budget) -> Self:
+        """Return the same request for one who replaces the entry of the fence `seen`."""
+        glance = Glance(budget=budget, seen=seen)
+        return msgspec.structs.replace(self, is_refresh=True, glance=glance)
+
+    @property
+    def kept_for(self) -> float:
+        """Seconds for which the server keeps its answer."""
+        return self.ttl + self.policy.stale_for
+
     @property
     def is_not_stored(self) -> bool:
         """Whether it only reads, and neither leads nor joins a flight."""
@@ -70,7 +89,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ask_for(self) -> Ask:
         """How it asks for a lease."""
-        return _ASKS.get(self.mode, "lead")
+        if self.is_refresh:
+            return "refresh"
+        ask = _ASKS.get(self.mode, "lead")
+        return "fence" if ask == "lead" and not self.policy.coalesce else ask
 
 
 class CallJob(Job, frozen=True, kw_only=True):

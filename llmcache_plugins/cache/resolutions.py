@@ -11,24 +11,30 @@ from llmcache_plugins.models import Outcome, Resolution
 if TYPE_CHECKING:
     from llmcache_plugins.answers import AnswerCodec
     from llmcache_plugins.cache.job import Landing
+    from llmcache_plugins.cache.shelf import Opened
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Entry
 
-__all__ = ["of_call", "of_entry", "of_landing"]
+__all__ = ["of_call", "of_entry", "of_landing", "of_opened"]
 
 
-def of_entry(key: CacheKey, entry: Entry, answer: Any) -> Resolution:
-    """Return the resolution of a hit."""
+def of_opened(key: CacheKey, opened: Opened) -> Resolution:
+    """Return the resolution of an answer that was found."""
+    return of_entry(key, opened.entry, opened.answer, outcome=opened.outcome)
+
+
+def of_entry(key: CacheKey, entry: Entry, answer: Any, *, outcome: Outcome = Outcome.HIT) -> Resolution:
+    """Return the resolution of a stored answer."""
     now = time.time()
     return Resolution(
         answer=answer,
-        outcome=Outcome.HIT,
+        outcome=outcome,
         key=key,
         # Another host's clock may be ahead of ours.
         age=max(0.0, now - entry.created),
         tokens_saved=entry.answer.facts.usage,
         seconds_saved=entry.provider_seconds,
-        cache_status=cache_status(Outcome.HIT, ttl=entry.fresh_until - now),
+        cache_status=cache_status(outcome, ttl=entry.fresh_until - now),
     )
 
 
@@ -44,8 +50,8 @@ def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool
     """Return what one of a flight's callers gets; `led` is the one that started it."""
     # Whoever leads keeps the object; the others get one each, so that none sees what another does to it.
     answer = landing.answer if led else _own_copy(landing, codec)
-    if landing.outcome is Outcome.HIT and landing.entry is not None:
-        return of_entry(key, landing.entry, answer)
+    if landing.outcome in (Outcome.HIT, Outcome.STALE) and landing.entry is not None:
+        return of_entry(key, landing.entry, answer, outcome=landing.outcome)
     outcome = landing.outcome if led else Outcome.COALESCED
     if outcome is not Outcome.COALESCED:
         stored, detail = landing.entry is not None, landing.refusal or _detail_of(outcome)

@@ -6,29 +6,27 @@ work; leaves what a flight does to `flight`, and what a server does to the repos
 
 from __future__ import annotations
 
-import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from llmcache_plugins.answers import PlainCodec
+from llmcache_plugins.answers import Kind, PlainCodec
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.calls import Calls
 from llmcache_plugins.cache.errands import Errand, Errands
 from llmcache_plugins.cache.held import is_held
+from llmcache_plugins.cache.intake import Declined, Intake
 from llmcache_plugins.cache.job import CallJob, Job, StreamJob
-from llmcache_plugins.cache.options import CallOptions
 from llmcache_plugins.cache.shelf import Shelf
 from llmcache_plugins.cache.streams import Report, Streamer
+from llmcache_plugins.cache.terms import NoPolicy, chooser_of, tags_of
 from llmcache_plugins.config import CacheConfig, CacheSettings
-from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, SignatureError
-from llmcache_plugins.keys import CacheKey, encode_name
+from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Mode, Outcome, Resolution
-from llmcache_plugins.policy import CachePolicy, effective_ttl
 from llmcache_plugins.repository import ResponseRepository
-from llmcache_plugins.signature import CacheSignatureEngine
 from llmcache_plugins.telemetry import Face, Resolved, Stats, Telemetry
 
 if TYPE_CHECKING:
@@ -36,11 +34,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
+    from llmcache_plugins.cache.options import CallOptions
+    from llmcache_plugins.cache.shelf import Opened
+    from llmcache_plugins.keys import CacheKey
+    from llmcache_plugins.models import Invalidation
+    from llmcache_plugins.policy import Chooser
     from llmcache_plugins.telemetry import Observer
 
 __all__ = ["ResponseCache"]
-
-_log = logging.getLogger("llmcache_plugins")
 
 _PLAIN = PlainCodec()
 
@@ -54,35 +55,32 @@ class ResponseCache:
     `async with` connects first and closes at the end.
     """
 
-    def __init__(self, repository: ResponseRepository, *, policy: CachePolicy | None = None) -> None:
+    def __init__(self, repository: ResponseRepository, *, policy: Chooser | str | None = None) -> None:
         self.repository = repository
         self.config = repository.config
-        self.policy = policy or CachePolicy(ttl=repository.default_ttl)
+        self.policy = chooser_of(policy, default_ttl=repository.default_ttl)
         self._telemetry = repository.telemetry
-        self._engine = CacheSignatureEngine(
-            secret=self.config.secret, namespace=self.config.namespace, prefix=self.config.prefix
-        )
+        self._intake = Intake(self.config, self.policy, telemetry=self._telemetry)
         shelf = Shelf(repository)
         self._calls = Calls(repository, shelf)
         self._streams = Streamer(repository, shelf)
         self._errands = Errands(repository, shelf)
         self._tasks = PerLoop(Tasks)
-        self._unsigned: set[str] = set()
-        self._usual_mode = Mode(self.config.mode)
 
     @classmethod
     def from_url(
         cls,
         url: str | None = None,
         *,
-        policy: CachePolicy | None = None,
+        policy: Chooser | str | None = None,
         observers: Iterable[Observer] = (),
         **settings: Unpack[CacheSettings],
     ) -> Self:
         """Make a cache on a server: `redis://`, `rediss://`, `unix://`, `redis+cluster://`, `embedded://PATH`.
 
-        Without a URL it is the embedded server. `settings` are the fields of `CacheConfig`. Opens
-        nothing yet. Raises `ConfigError` for what cannot work.
+        Without a URL it is the embedded server. `policy` is a `CachePolicy`, the name of a scenario, or a
+        `PolicyRouter`; `settings` are the fields of `CacheConfig`. Opens nothing yet. Raises `ConfigError`
+        for what cannot work.
         """
         config = CacheConfig(**settings)
         repository = ResponseRepository(url, config=config, telemetry=Telemetry(observers))
@@ -110,20 +108,22 @@ class ResponseCache:
         *,
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
+        request: Callable[[], Any] | None = None,
         face: Face = Face.CACHE,
         **options: Unpack[CallOptions],
     ) -> Resolution:
         """Like `get_or_call`, and say how the answer came about.
 
-        `codec` stores and restores the answers; `scope` holds facts beside the query that change them.
+        `codec` stores and restores the answers; `scope` holds facts beside the query that change them;
+        `request` says what the policy is shown, if that is not the query.
         """
-        started, mode = monotonic(), self._mode(options)
-        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
-        if key is None:
-            detail = "off" if mode is Mode.OFF else "signature"
-            resolution = await self._calls.call(call, None, Outcome.BYPASS, detail=detail)
+        started = monotonic()
+        job = self._intake.take(
+            query, CallJob, codec=codec, options=options, scope=scope, request=request, call=call
+        )
+        if isinstance(job, Declined):
+            resolution = await self._calls.call(call, None, Outcome.BYPASS, detail=job.detail)
         else:
-            job = CallJob(key=key, call=call, codec=codec, ttl=self._ttl(options), mode=mode)
             resolution = await self._resolve(job)
         self._count(resolution, face=face, started=started)
         return resolution
@@ -135,6 +135,7 @@ class ResponseCache:
         *,
         codec: StreamCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
+        request: Callable[[], Any] | None = None,
         may_wait: bool = True,
         on_hit: Callable[[Resolution], None] | None = None,
         face: Face = Face.CACHE,
@@ -150,17 +151,24 @@ class ResponseCache:
         `may_wait` is False for who must not wait for a call of others; `on_hit` is told of a stored answer
         (without the answer itself) before its first chunk.
         """
-        started, mode = monotonic(), self._mode(options)
-        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
-        report = Report()
-        if on_hit is not None and key is not None:
-            report.on_hit = lambda entry: on_hit(resolutions.of_entry(key, entry, None))
-        if key is None:
+        started, report = monotonic(), Report()
+        job = self._intake.take(
+            query,
+            StreamJob,
+            codec=codec,
+            options=options,
+            scope=scope,
+            request=request,
+            query=query,
+            open=open_stream,
+        )
+        key = None
+        if isinstance(job, Declined):
             chunks, report.outcome = open_stream(), Outcome.BYPASS
         else:
-            job = StreamJob(
-                key=key, query=query, open=open_stream, codec=codec, ttl=self._ttl(options), mode=mode
-            )
+            key = job.key
+            if on_hit is not None:
+                report.on_hit = partial(_tell, on_hit, key)
             chunks = self._read(job, report, may_wait=may_wait)
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -173,8 +181,8 @@ class ResponseCache:
         *,
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
+        request: Callable[[], Any] | None = None,
         may_wait: bool = True,
-        max_age: float | None = None,
         face: Face = Face.CACHE,
         **options: Unpack[CallOptions],
     ) -> Resolution | Errand | None:
@@ -182,20 +190,21 @@ class ResponseCache:
 
         Whoever gets an `Errand` calls, and then says `fulfil(answer)` or `abandon(error)`; until then, at
         most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
-        `query` may be its `CacheKey`, here and in `put`. An answer older than `max_age` seconds is none.
+        `query` may be its `CacheKey`, here and in `put`; then `request` says what the policy is shown.
         """
-        started, mode = monotonic(), self._mode(options)
-        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
-        if key is None:
+        started = monotonic()
+        job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, request=request)
+        if isinstance(job, Declined):
             self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=started)
             return None
-        job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode, max_age=max_age)
         found: Resolution | Errand | None
         if job.is_not_stored:
             found = await self._errands.read(job)
         else:
             found = await self._errands.run(job, tasks=self._tasks, may_wait=may_wait)
-        resolution = found if isinstance(found, Resolution) else resolutions.of_call(key, None, Outcome.MISS)
+        resolution = (
+            found if isinstance(found, Resolution) else resolutions.of_call(job.key, None, Outcome.MISS)
+        )
         self._count(resolution, face=face, started=started)
         return found
 
@@ -204,7 +213,7 @@ class ResponseCache:
 
         Raises `CacheMiss` in mode "read_only".
         """
-        if self._mode(options) is Mode.READ_ONLY:
+        if self._intake.terms.mode_of(options) is Mode.READ_ONLY:
             raise CacheMiss(f"such a request is never stored: it {reason}")
         self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=monotonic())
 
@@ -215,17 +224,18 @@ class ResponseCache:
         *,
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
+        request: Callable[[], Any] | None = None,
         **options: Unpack[CallOptions],
     ) -> bool:
         """Store an answer that came from elsewhere, encoded or not; return whether it is stored, or will be.
 
         What the policy does not admit is counted and not stored.
         """
-        mode = self._mode(options)
-        key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
-        if key is None or mode is Mode.READ_ONLY:
+        if self._intake.terms.mode_of(options) is Mode.READ_ONLY:
             return False
-        job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode)
+        job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, request=request)
+        if isinstance(job, Declined):
+            return False
         return not job.is_not_stored and (await self._errands.store(job, answer)).refusal is None
 
     def key_of(
@@ -234,17 +244,19 @@ class ResponseCache:
         *,
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
-        namespace: str | None = None,
+        model: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> CacheKey:
-        """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
-        return self._engine.compute_signature(query, kind=codec.kind, scope=scope, namespace=namespace)
+        """Return the key of a query. Raises `SignatureError` when it has no canonical form.
+
+        `model` is the model that is asked, where the query does not call it that.
+        """
+        return self._intake.key_of(query, kind=codec.kind, options=options, scope=scope, model=model)
 
     def check(self, **options: Unpack[CallOptions]) -> None:
         """Raise for options that no call could take: `TypeError` for their names, else `ConfigError`."""
-        self._mode(options)
-        self._ttl(options)
-        if (namespace := options.get("namespace")) is not None:
-            encode_name(namespace)
+        with suppress(NoPolicy):
+            self._intake.terms.read(options, request=dict, model=None)
 
     # -- forgetting ------------------------------------------------------------------------------------
 
@@ -253,11 +265,60 @@ class ResponseCache:
         self._detach(lambda flying: flying == key)
         return await self.repository.delete(key)
 
-    async def clear(self, namespace: str | None = None) -> int:
-        """Forget every answer of a namespace (default the cache's own); return how many went."""
-        name = self.config.namespace if namespace is None else namespace
-        self._detach(lambda flying: flying.namespace == name)
-        return await self.repository.clear(name)
+    async def invalidate(
+        self,
+        *,
+        tags: Iterable[str] | None = None,
+        model: str | None = None,
+        request: Any = None,
+        scope: Mapping[str, object] | None = None,
+        namespace: str | None = None,
+        tenant: str | None = None,
+        replicas: int = 0,
+        timeout: float = 1.0,
+    ) -> Invalidation:
+        """Forget answers, everywhere: when this returns no process serves them, whoever asks.
+
+        Each of `tags` (what answers were made from), `model` (of the requests) and `request` is forgotten.
+        `namespace` and `tenant` say where, by default in the cache's own; alone they mean all of it.
+        `request` means its answers of every kind, as a gateway and LiteLLM store them; `scope` is that of a
+        provider. What flights under way bring is not stored, and not given to others.
+
+        Constant work, whatever the number of answers: one script, 64 in a Cluster. With `replicas` it waits
+        at most `timeout` seconds until so many replicas of each node have acknowledged; how many have is in
+        what it returns. Raises `InvalidationIncomplete` when not all of the server has acknowledged, after
+        5 seconds: then repeat it. Raises `ConfigError` for what cannot be forgotten.
+        """
+        given, name = tags_of(tags), self._intake.terms.namespace_of(namespace, tenant)
+        _check_patience(replicas, timeout)
+        everything = not given and model is None and request is None
+        if everything and name is None:
+            raise ConfigError(
+                "say what to forget: tags=, model=, request=; namespace= or tenant= alone forgets all of it"
+            )
+        keys = [] if request is None else self._keys_of_all_kinds(request, scope, namespace=name)
+        home = self.config.namespace if name is None else name
+        # Whoever comes after this must not join what began before it.
+        self._detach(lambda flying: flying.namespace == home)
+        return await self.repository.invalidate(
+            home,
+            tags=given,
+            models=() if model is None else (model,),
+            keys=keys,
+            everything=everything,
+            replicas=replicas,
+            patience=timeout,
+        )
+
+    async def clear(self, namespace: str | None = None, *, tenant: str | None = None) -> int:
+        """Forget every answer of a namespace (default the cache's own); return how many were swept.
+
+        After `invalidate` has voided them they are removed, so that nothing of them is left on the server.
+        """
+        name = self._intake.terms.namespace_of(namespace, tenant)
+        home = self.config.namespace if name is None else name
+        self._detach(lambda flying: flying.namespace == home)
+        return await self.repository.clear(home)
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -298,49 +359,6 @@ class ResponseCache:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _mode(self, options: CallOptions) -> Mode:
-        if not options:
-            return self._usual_mode
-        if unknown := options.keys() - CallOptions.__optional_keys__:
-            # A namespace that was misspelled must not be one that was not given.
-            known = ", ".join(sorted(CallOptions.__optional_keys__))
-            raise TypeError(f"unknown option {min(unknown)!r}; a call takes {known}")
-        mode = options.get("mode")
-        try:
-            return Mode(self.config.mode if mode is None else mode)
-        except ValueError:
-            raise ConfigError(f"mode is one of {', '.join(Mode)}, not {mode!r}") from None
-
-    def _ttl(self, options: CallOptions) -> float:
-        policy = options.get("policy") or self.policy
-        if not isinstance(policy, CachePolicy):
-            raise ConfigError(f"policy is a CachePolicy, not a {type(policy).__name__}")
-        return effective_ttl(policy, options.get("ttl"))
-
-    def _sign(
-        self,
-        query: Any,
-        *,
-        codec: AnswerCodec,
-        scope: Mapping[str, object] | None,
-        namespace: str | None,
-        mode: Mode,
-    ) -> CacheKey | None:
-        """Return the key of a query; None for one that is not to be cached."""
-        if mode is Mode.OFF:
-            return None
-        if isinstance(query, CacheKey):
-            return query
-        try:
-            return self.key_of(query, codec=codec, scope=scope, namespace=namespace)
-        except SignatureError as error:
-            if mode is Mode.READ_ONLY:
-                raise CacheMiss("a request without a canonical form is never stored") from error
-            if error.path not in self._unsigned and len(self._unsigned) < 100:
-                self._unsigned.add(error.path)
-                _log.warning("not cached: %s", error)
-            return None
-
     async def _resolve(self, job: CallJob) -> Resolution:
         if job.is_not_stored:
             return await self._calls.read_or_call(job)
@@ -351,6 +369,17 @@ class ResponseCache:
             return self._streams.read_or_open(job, report)
         may_wait = may_wait and not is_held()
         return self._streams.read(job, report, tasks=self._tasks.current(), may_wait=may_wait)
+
+    def _keys_of_all_kinds(
+        self, request: Any, scope: Mapping[str, object] | None, *, namespace: str | None
+    ) -> list[CacheKey]:
+        options: CallOptions = {"namespace": namespace}
+        scopes = [None] if scope is None else [None, scope]
+        return [
+            self._intake.key_of(request, kind=kind, options=options, scope=one)
+            for kind in Kind
+            for one in scopes
+        ]
 
     def _detach(self, matches: Callable[[CacheKey], bool]) -> None:
         self._calls.detach(matches)
@@ -371,6 +400,17 @@ class ResponseCache:
 
 def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:
     """Return the resolution of a stream; its answer is not kept."""
-    if key is not None and report.outcome is Outcome.HIT and report.entry is not None:
-        return resolutions.of_entry(key, report.entry, None)
+    if key is not None and report.outcome in (Outcome.HIT, Outcome.STALE) and report.entry is not None:
+        return resolutions.of_entry(key, report.entry, None, outcome=report.outcome)
     return resolutions.of_call(key, None, report.outcome)
+
+
+def _tell(on_hit: Callable[[Resolution], None], key: CacheKey, opened: Opened) -> None:
+    on_hit(resolutions.of_entry(key, opened.entry, None, outcome=opened.outcome))
+
+
+def _check_patience(replicas: int, timeout: float) -> None:
+    if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 0:
+        raise ConfigError(f"replicas is how many must acknowledge, from 0, not {replicas!r}")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= 60:
+        raise ConfigError(f"timeout is in seconds, above 0 and at most 60, not {timeout!r}")

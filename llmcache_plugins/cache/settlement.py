@@ -51,6 +51,8 @@ class Settlement:
         self._lease = lease
         self._tasks = tasks
         self._on_lost = on_lost
+        # Now, for the application may go on to change its request.
+        self._leaves = job.leaves()
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
@@ -76,10 +78,10 @@ class Settlement:
 
         `called_at` is the loop's clock, `seconds` what the provider took.
         """
-        refusal = self._shelf.refusal_of(encoded)
+        refusal = self._shelf.refusal_of(self._job, encoded)
         if encoded is None or refusal is not None:
             return await self._refuse(refusal or Refusal.NO_CODEC)
-        entry = self._shelf.entry_of(encoded, ttl=self._job.ttl, seconds=seconds)
+        entry = self._shelf.entry_of(self._job, encoded, leaves=self._leaves, seconds=seconds)
         if self._lease is not None:
             return await self._shelf.in_time(self._tasks.spawn(self._store(entry, self._lease)))
         self._tasks.spawn(self._store_late(entry, called_at=called_at))
@@ -114,7 +116,7 @@ class Settlement:
             self._job.key,
             entry,
             lease=lease,
-            ttl=self._job.ttl,
+            ttl=self._job.kept_for,
             tasks=self._tasks,
             until=self._claim.give_up_at,
         )

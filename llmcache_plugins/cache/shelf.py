@@ -22,8 +22,9 @@ from llmcache_plugins.errors import (
     RepositoryUnavailable,
     UnstorableAnswer,
 )
-from llmcache_plugins.models import AnswerFacts, Entry, Found, WriteStatus
-from llmcache_plugins.policy import Refusal, admit
+from llmcache_plugins.failures import may_pass
+from llmcache_plugins.models import AnswerFacts, Entry, Found, Outcome, WriteStatus
+from llmcache_plugins.policy import Freshness, Refusal, admit, freshness_of
 from llmcache_plugins.telemetry import Refused, Unreadable
 
 if TYPE_CHECKING:
@@ -59,6 +60,24 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: Entry
     answer: Any
+    fence: str
+    freshness: Freshness = Freshness.FRESH
+
+    @property
+    def outcome(self) -> Outcome:
+        """What a caller is told who gets it."""
+        stale = self.freshness in (Freshness.STALE, Freshness.LAPSED)
+        return Outcome.STALE if stale else Outcome.HIT
+
+    @property
+    def may_be_served(self) -> bool:
+        """Whether it is an answer while the provider can be asked."""
+        return self.freshness is not Freshness.LAPSED
+
+    @property
+    def is_due(self) -> bool:
+        """Whether another is to be brought while it is served."""
+        return self.freshness in (Freshness.DUE, Freshness.STALE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +102,22 @@ class Shelf:
 
     def __init__(self, repository: ResponseRepository) -> None:
         self._repository = repository
-        self._complained = False
+        self._complaints: set[str] = set()
         # Weak: a loop that ends forgets its timers, and what waits for them.
         self._later: WeakSet[Callable[[], Any]] = WeakSet()
 
     def open(self, job: Job, found: Found) -> Opened | None:
         """Read a found entry; None when it is too old for the job, or, counted, when its codec cannot."""
-        if job.max_age is not None and time.time() - found.entry.created > job.max_age:
+        entry, freshness = found.entry, Freshness.FRESH
+        if job.max_age is not None and time.time() - entry.created > job.max_age:
             return None
+        if entry.stale_for or job.policy.refresh_early:
+            freshness = freshness_of(entry, job.policy, now=time.time())
+            if freshness is Freshness.OVER:
+                return None
         try:
-            return Opened(entry=found.entry, answer=job.read(found.entry.answer))
+            answer = job.read(entry.answer)
+            return Opened(entry=entry, answer=answer, fence=found.fence, freshness=freshness)
         except CorruptEntry:
             pass
         except Exception as error:  # noqa: BLE001 - any codec, any bytes: unreadable is a miss
@@ -112,10 +137,21 @@ class Shelf:
         return encoded
 
     async def look(self, job: Job) -> Opened | None:
-        """Return what is stored for a job, within the lookup budget. Raises what the repository raises."""
+        """Return the fresh answer of a job, within the lookup budget. Raises what the repository raises."""
         await self._repository.ready()
         opened, _ = await self.see(job, Budget(self._repository.config.lookup_budget))
-        return opened
+        is_fresh = opened is not None and opened.freshness in (Freshness.FRESH, Freshness.DUE)
+        return opened if is_fresh else None
+
+    async def spare(self, job: Job, error: Exception) -> Opened | None:
+        """Return the answer that will do instead of an error of the provider. Never raises."""
+        if not job.policy.stale_if_error or not may_pass(error):
+            return None
+        try:
+            await self._repository.ready()
+            return (await self.see(job, Budget(self._repository.config.lookup_budget)))[0]
+        except (RepositoryError, ConfigError):
+            return None
 
     async def see(self, job: Job, budget: Budget) -> tuple[Opened | None, str]:
         """Return what is stored for a job, and the fence of what was read, if anything was.
@@ -137,27 +173,48 @@ class Shelf:
             self._complain(error)
             return None
 
-    def refusal_of(self, encoded: EncodedAnswer | None) -> Refusal | None:
+    def refusal_of(self, job: Job, encoded: EncodedAnswer | None) -> Refusal | None:
         """Say why an answer must not be stored, or None."""
         if encoded is None:
             return Refusal.NO_CODEC
-        if len(encoded.payload) > self._repository.largest_entry:
+        policy, size = job.policy, len(encoded.payload)
+        if size > (policy.max_entry_bytes or size) or size > self._repository.largest_entry:
             return Refusal.TOO_BIG
         try:
-            return admit(encoded.facts)
+            refusal = admit(encoded.facts, allow_truncated=policy.allow_truncated)
         except Exception as error:  # noqa: BLE001 - any codec, any facts: the answer is returned all the same
             self._complain(error)
             return Refusal.NO_CODEC
+        if refusal is None and policy.cacheable is not None:
+            return self._asked(policy.cacheable, job, encoded)
+        return refusal
+
+    def _asked(
+        self, cacheable: Callable[[Any, Any], bool], job: Job, encoded: EncodedAnswer
+    ) -> Refusal | None:
+        try:
+            return None if cacheable(job.request(), job.codec.decode(encoded)) else Refusal.NOT_CACHEABLE
+        except Exception as error:  # noqa: BLE001 - any predicate: the answer is returned all the same
+            self._complain(error, "a policy's `cacheable`")
+            return Refusal.NOT_CACHEABLE
 
     def refuse(self, refusal: Refusal) -> Stored:
         """Count a refusal."""
         self._repository.telemetry.emit(Refused(reason=refusal))
         return Stored(refusal=refusal)
 
-    def entry_of(self, encoded: EncodedAnswer, *, ttl: float, seconds: float) -> Entry:
-        """Return the entry of an answer the provider has just given."""
+    def entry_of(self, job: Job, encoded: EncodedAnswer, *, leaves: bytes, seconds: float) -> Entry:
+        """Return the entry of an answer the provider has just given, after so many seconds."""
         now = time.time()
-        return Entry(answer=encoded, created=now, fresh_until=now + ttl, provider_seconds=seconds)
+        return Entry(
+            answer=encoded,
+            created=now,
+            fresh_until=now + job.ttl,
+            provider_seconds=seconds,
+            stale_for=job.policy.stale_for,
+            provenance=job.provenance,
+            leaves=leaves,
+        )
 
     async def store(
         self, key: CacheKey, entry: Entry, *, lease: Lease, ttl: float, tasks: Tasks, until: float
@@ -204,11 +261,11 @@ class Shelf:
         except RepositoryError:
             return Stored()
 
-    def _complain(self, error: Exception) -> None:
-        if not self._complained:
-            self._complained = True
+    def _complain(self, error: Exception, who: str = "a codec") -> None:
+        if who not in self._complaints:
+            self._complaints.add(who)
             # Only its name: what an error says of an answer may be the answer.
-            _log.warning("a codec raised %s; such answers are not cached", type(error).__name__)
+            _log.warning("%s raised %s; such answers are not cached", who, type(error).__name__)
 
 
 def _complete(encoded: EncodedAnswer) -> EncodedAnswer:

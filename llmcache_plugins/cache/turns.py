@@ -25,7 +25,7 @@ from llmcache_plugins.errors import (
     SharedProviderError,
     WaitTimeout,
 )
-from llmcache_plugins.models import Found, Lease, Outcome, SharedFailure, Wait
+from llmcache_plugins.models import Found, Lease, Mode, Outcome, SharedFailure, Wait
 from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ __all__ = ["Alone", "Followed", "LiveTail", "Missing", "Ready", "Turn", "Turns"]
 
 _MOST_MISSED = 1
 """Requests in a row that may go unanswered before a follower takes the server for away."""
+_NOBODY = "nobody is fetching the answer"
+_SOMEBODY = "somebody else is fetching the answer"
 _AFTER_ITS_END = 0.005
 """Seconds after the end of a lease at which to look again."""
 
@@ -107,7 +109,7 @@ class Turns:
         """
         try:
             # Who replaces what is there does not look, whatever was seen.
-            glance = job.take_glance() if claim.ask_for != "fence" else None
+            glance = job.take_glance() if job.mode is not Mode.REFRESH else None
             if glance is None:
                 budget = Budget(self._config.lookup_budget)
                 if (ready := await self._look_up(job, claim, budget)) is not None:
@@ -121,7 +123,7 @@ class Turns:
             if not isinstance(turn, Wait):
                 return turn
             if not may_wait:
-                return self._without(claim, "somebody else is fetching the answer", Outcome.MISS)
+                return self._without(claim, _SOMEBODY, Outcome.MISS)
             self._emit(LeaseStep.FOLLOWED)
             has_begun = tail is not None and tail.begin(turn, asked_at=asked_at)
             async with self._repository.leases.listen(job.key) as ear:
@@ -133,12 +135,12 @@ class Turns:
             return self._without(claim, "the repository does not answer", Outcome.UNAVAILABLE)
 
     async def _look_up(self, job: Job, claim: Claim, budget: Budget) -> Ready | None:
-        if claim.ask_for == "fence":
+        if job.mode is Mode.REFRESH:
             claim.seen = "*"
             return None
         asked_at = clock()
         opened, seen = await self._shelf.see(job, budget)
-        if opened is not None:
+        if opened is not None and opened.may_be_served:
             return Ready(opened=opened, waited=False, asked_at=asked_at)
         claim.seen = seen
         return None
@@ -185,14 +187,14 @@ class Turns:
                 self._emit(LeaseStep.TOLD)
                 raise _error_of(reply)
             if not isinstance(reply, Found):
-                return Missing(reason="nobody is fetching the answer")
+                return Missing(reason=_NOBODY if claim.ask_for == "follow" else _SOMEBODY)
             opened = self._shelf.open(job, reply)
-            if opened is not None:
+            if opened is not None and opened.may_be_served:
                 return Ready(opened=opened, waited=waited, asked_at=asked_at)
             claim.seen = reply.fence
 
     def _without(self, claim: Claim, reason: str, outcome: Outcome) -> Missing | Alone:
-        return Missing(reason=reason) if claim.ask_for == "follow" else Alone(outcome=outcome)
+        return Missing(reason=reason) if claim.ask_for in ("follow", "refresh") else Alone(outcome=outcome)
 
     def _pause(self) -> float:
         # Not all at the same moment.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.answers.openai_wire import (
     facts_of,
     join_chat_chunks,
@@ -44,7 +45,7 @@ class WireCodec:
     """The codec for one kind of answer of one SDK."""
 
     def __init__(self, kind: str, *, answer: Shape) -> None:
-        self.kind = kind
+        self.kind = str(kind)
         self._answer = answer
 
     def encode(self, answer: Any) -> EncodedAnswer:
@@ -122,7 +123,7 @@ class WireStreamCodec(WireCodec):
 def chat_codec(*, answer: Shape, chunk: Shape) -> WireStreamCodec:
     """Return the codec for chat completions."""
     return WireStreamCodec(
-        "openai.chat",
+        Kind.CHAT,
         answer=answer,
         chunk=chunk,
         joined=join_chat_chunks,
@@ -135,7 +136,7 @@ def chat_codec(*, answer: Shape, chunk: Shape) -> WireStreamCodec:
 def responses_codec(*, answer: Shape, chunk: Shape) -> WireStreamCodec:
     """Return the codec for the Responses API, whose streams always tell their usage."""
     return WireStreamCodec(
-        "openai.responses",
+        Kind.RESPONSES,
         answer=answer,
         chunk=chunk,
         joined=join_response_events,

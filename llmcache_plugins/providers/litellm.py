@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.providers._base import Api, WireProvider, chosen, retry_headers
 from llmcache_plugins.providers._wire_codec import (
     Shape,
@@ -214,5 +215,5 @@ _CODECS: dict[str, WireCodec] = {
         chunk=_shape(ModelResponseStream, read=_read_chunk),
     ),
     "responses": responses_codec(answer=_shape(ResponsesAPIResponse), chunk=_EVENT),
-    "embeddings": WireCodec("openai.embeddings", answer=_shape(EmbeddingResponse)),
+    "embeddings": WireCodec(Kind.EMBEDDINGS, answer=_shape(EmbeddingResponse)),
 }

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.providers._base import Api, WireProvider, chosen, retry_headers
 from llmcache_plugins.providers._wire_codec import (
     Shape,
@@ -180,5 +181,5 @@ _RESPONSE_EVENT = Shape(
 _CODECS: dict[str, WireCodec] = {
     "chat": chat_codec(answer=_shape(ChatCompletion), chunk=_shape(ChatCompletionChunk)),
     "responses": responses_codec(answer=_shape(Response), chunk=_RESPONSE_EVENT),
-    "embeddings": WireCodec("openai.embeddings", answer=_shape(CreateEmbeddingResponse)),
+    "embeddings": WireCodec(Kind.EMBEDDINGS, answer=_shape(CreateEmbeddingResponse)),
 }

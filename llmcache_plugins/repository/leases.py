@@ -19,6 +19,7 @@ from llmcache_plugins.models import (
     FailureReport,
     Found,
     Lease,
+    Provenance,
     SharedFailure,
     Tail,
     Wait,
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
 __all__ = ["Acquired", "Ask", "Leases", "new_token"]
 
 Acquired = Found | Lease | Wait | SharedFailure | Absent
-Ask = Literal["lead", "follow", "fence"]
+Ask = Literal["lead", "follow", "fence", "refresh"]
 
 _MOST_ROUNDS = 4
+_UNKNOWN = Provenance()
 
 
 def new_token() -> str:
@@ -78,14 +80,19 @@ class Leases:
         seen: str = "",
         since: str = "",
         live: bool = False,
+        provenance: Provenance = _UNKNOWN,
     ) -> Acquired:
         """Look again, and take the lease of a key if nobody has it.
 
         `token` names the caller; asking again with the same one is safe. `mode="follow"` never takes the
         lease and is told `Absent` when nobody has it; `mode="fence"` gives the right to store without the
-        lease: others may call the provider too. `seen` is the fence of an entry that was read and could not
-        be used, or "*" for whatever is there. `since` is the `time` of the first `Wait` this caller was
-        told: what a failing leader leaves is for those who were waiting. `live` asks for a stream's chunks.
+        lease: others may call the provider too. `mode="refresh"` takes the lease, and is told `Absent` when
+        somebody has it or the provider has failed in the last `error_ttl` seconds.
+
+        `seen` is the fence of an entry that was read and could not be used, or is to be replaced; "*" is
+        whatever is there. `since` is the `time` of the first `Wait` this caller was told: what a failing
+        leader leaves is for those who were waiting. `live` asks for a stream's chunks. `provenance` is what
+        the answer will be made from: whoever invalidates that voids the flight.
         """
         link, names = self._locate(key)
         for _ in range(_MOST_ROUNDS):
@@ -97,10 +104,11 @@ class Leases:
                 "live": int(live),
                 "lease_ms": self._timings.lease_ms,
                 "marks_ms": self._timings.marks_ms(),
+                "pause_ms": self._timings.error_ms,
             }
-            reply = await link.run("acquire", names, arguments, subjects(key.digest))
+            reply = await link.run("acquire", names, arguments, subjects(key.digest, provenance))
             if reply[0] != b"HIT":
-                return _acquired(reply, token=token, mode=mode)
+                return _acquired(reply, token=token, mode=mode, provenance=provenance)
             found = await self._judge.judge(link, names, reply[1], reply[2])
             if isinstance(found, Found):
                 return found
@@ -117,7 +125,8 @@ class Leases:
             "root": names.root,
             "digest": key.digest,
         }
-        return bool(await link.run("renew", names, arguments, subjects(key.digest)) == b"OK")
+        about = subjects(key.digest, lease.provenance)
+        return bool(await link.run("renew", names, arguments, about) == b"OK")
 
     async def commit(self, key: CacheKey, entry: Entry, *, ttl: float, lease: Lease) -> Commit:
         """Store the answer of a flight and release its lease; `ttl` in seconds.
@@ -135,15 +144,17 @@ class Leases:
         `record` is left to those who wait. Returns OK, or why nobody else must get the answer of `lease`.
         """
         link, names = self._locate(key)
+        lease = lease or Lease(token=token, fence="", birth="")
         arguments: dict[str, Argument] = {
-            **_owner(lease or Lease(token=token, fence="", birth="")),
+            **_owner(lease),
             "kind": record.kind if record else "",
             "report": msgspec.json.encode(record.report) if record else b"",
             "keep_ms": milliseconds(record.seconds) if record else 0,
             "root": names.root,
             "digest": key.digest,
         }
-        said = (await link.run("fail", names, arguments, subjects(key.digest))).decode()
+        about = subjects(key.digest, lease.provenance)
+        said = (await link.run("fail", names, arguments, about)).decode()
         return WriteStatus.OK if said == "VALID" else WriteStatus(said)
 
     # -- streams under way -----------------------------------------------------------------------------
@@ -190,14 +201,15 @@ def _owner(lease: Lease) -> dict[str, Argument]:
     return {"token": lease.token, "fence": lease.fence, "birth": lease.birth}
 
 
-def _acquired(reply: Sequence[Any], *, token: str, mode: Ask) -> Acquired:
+def _acquired(reply: Sequence[Any], *, token: str, mode: Ask, provenance: Provenance) -> Acquired:
     match reply[0]:
         case b"LEAD" | b"ALONE":
             return Lease(
                 token=token,
                 fence=reply[1].decode(),
                 birth=reply[2].decode(),
-                is_held=mode == "lead" and reply[0] == b"LEAD",
+                is_held=mode in ("lead", "refresh") and reply[0] == b"LEAD",
+                provenance=provenance,
             )
         case b"WAIT":
             return Wait(

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from redis.exceptions import NoScriptError
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from llmcache_plugins.repository.scripts import Argument
     from llmcache_plugins.repository.topology import Group, Topology
     from llmcache_plugins.repository.touches import Touches
+
+    ScriptCall: TypeAlias = tuple[BucketKeys, Mapping[str, Argument], Sequence[Argument]]
 
 __all__ = ["Link"]
 
@@ -126,6 +129,30 @@ class Link:
             raise reply
         return reply
 
+    async def run_replicated(
+        self,
+        name: str,
+        calls: Sequence[ScriptCall],
+        *,
+        replicas: int,
+        patience: float,
+    ) -> tuple[Sequence[Any], int]:
+        """Run a script on buckets of one lane, and wait until so many replicas have what it wrote.
+
+        Returns the replies, and how many replicas have acknowledged within `patience` seconds. Asks even a
+        server known to be away.
+        """
+        commands = [SCRIPTS[name].command(*call) for call in calls]
+        run = partial(self.topology.run_replicated, commands, replicas=replicas, patience=patience)
+        replies, acknowledged = await self._guarded(run, patience=patience)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            await self._guarded(lambda: self.topology.load(_SOURCES))
+            replies, acknowledged = await self._guarded(run, patience=patience)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._translated(reply) from reply
+        return replies, acknowledged
+
     async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
         """Yield pages of the keys that match."""
         try:
@@ -180,12 +207,15 @@ class Link:
         self._hasten()
         return [self._translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
-    async def _guarded(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do one operation with a last deadline, the breaker's eye on it and our errors."""
+    async def _guarded(self, operation: Callable[[], Coroutine[Any, Any, T]], *, patience: float = 0.0) -> T:
+        """Do one operation with a last deadline, the breaker's eye on it and our errors.
+
+        `patience` is for how many seconds it waits on purpose.
+        """
         await asyncio.shield(self.opened())
         try:
             # A client that was handed in may retry for a minute.
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout + patience):
                 reply = await operation()
         except LLMCacheError:
             raise

@@ -1,4 +1,4 @@
-"""What concerns a whole namespace: invalidating, sweeping, evicting, measuring.
+"""What concerns a whole namespace: sweeping, evicting, measuring.
 
 Works on one link and one key layout at a time; every step is one script on one bucket.
 """
@@ -7,69 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llmcache_plugins.errors import InvalidationIncomplete, LLMCacheError, RepositoryUnavailable
 from llmcache_plugins.repository.reading import NAMESPACE_SUBJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from llmcache_plugins.keys import BucketKeys, KeyLayout
     from llmcache_plugins.repository.link import Link
 
-__all__ = ["evict_to", "invalidate", "measure", "sweep"]
+__all__ = ["evict_to", "measure", "sweep"]
 
-INVALIDATION_TIMEOUT = 5.0
-"""Seconds. It must be known to have happened: tried again until then, whatever the breaker says."""
-_PAUSE = 0.1
 _SWEEP_AT_ONCE = 200
-
-
-async def invalidate(
-    link: Link,
-    layout: KeyLayout,
-    subjects: Sequence[str],
-    buckets: Iterable[int],
-    *,
-    marks_ms: int,
-    oldest_us: int,
-) -> int:
-    """Void all entries and flights of the subjects; return how many entries were unlinked at once.
-
-    Raises `InvalidationIncomplete` when a bucket has not acknowledged in time.
-    """
-    deadline = asyncio.get_running_loop().time() + INVALIDATION_TIMEOUT
-    arguments = {"marks_ms": marks_ms, "oldest_us": oldest_us}
-
-    async def one(number: int) -> int:
-        names = layout.bucket(number)
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    reply = await link.run(
-                        "invalidate", names, {**arguments, "root": names.root}, subjects, insist=True
-                    )
-                return int(reply[1])
-            except RepositoryUnavailable:
-                if asyncio.get_running_loop().time() + _PAUSE > deadline:
-                    raise
-                await asyncio.sleep(_PAUSE)
-
-    numbers = list(buckets)
-    replies = await asyncio.gather(*(one(number) for number in numbers), return_exceptions=True)
-    _raise_if_incomplete(numbers, replies)
-    return sum(reply for reply in replies if isinstance(reply, int))
-
-
-def _raise_if_incomplete(numbers: Sequence[int], replies: Sequence[Any]) -> None:
-    done = {n for n, reply in zip(numbers, replies, strict=True) if not isinstance(reply, BaseException)}
-    for reply in replies:
-        if isinstance(reply, BaseException) and not isinstance(reply, LLMCacheError | TimeoutError):
-            raise reply
-    failed = [reply for reply in replies if isinstance(reply, BaseException)]
-    if failed:
-        raise InvalidationIncomplete(done=done, missing=set(numbers) - done) from failed[0]
 
 
 async def sweep(link: Link, layout: KeyLayout) -> int:

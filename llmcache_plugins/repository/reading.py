@@ -10,24 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins import codec
 from llmcache_plugins.errors import CorruptEntry, RepositoryUnavailable
+from llmcache_plugins.keys import encode_name
 from llmcache_plugins.models import Absent, Found
 from llmcache_plugins.telemetry import Unreadable
 
 if TYPE_CHECKING:
     from llmcache_plugins.keys import BucketKeys
+    from llmcache_plugins.models import Provenance
     from llmcache_plugins.repository.link import Link
     from llmcache_plugins.repository.scripts import Argument
     from llmcache_plugins.telemetry import Telemetry
 
-__all__ = ["NAMESPACE_SUBJECT", "Judge", "is_current", "subjects"]
+__all__ = ["NAMESPACE_SUBJECT", "Judge", "is_current", "model_subject", "subjects", "tag_subject"]
 
 NAMESPACE_SUBJECT = "n"
 _MOST_ROUNDS = 4
 
 
-def subjects(digest: str) -> list[str]:
+def subjects(digest: str, provenance: Provenance) -> list[str]:
     """Return what an invalidation may name to void an entry or flight of this digest."""
-    return [f"k:{digest}", NAMESPACE_SUBJECT]
+    named = [f"k:{digest}", NAMESPACE_SUBJECT]
+    if provenance.model is not None:
+        named.append(model_subject(provenance.model))
+    return [*named, *map(tag_subject, provenance.tags)] if provenance.tags else named
+
+
+def model_subject(model: str) -> str:
+    """Return how marks name the answers to requests for a model."""
+    return f"m:{encode_name(model)}"
+
+
+def tag_subject(tag: str) -> str:
+    """Return how marks name the answers with a tag."""
+    return f"t:{encode_name(tag)}"
 
 
 def is_current(value: bytes | None, epoch: bytes | None) -> bool:
@@ -52,13 +67,14 @@ class Judge:
             header = self._header(value)
             if value is None or header is None:
                 return Absent()
-            reply = await self._check(link, names, header)
+            opened = self._open(names, value, header)
+            if not isinstance(opened, Found):
+                return opened
+            reply = await self._check(link, names, header, opened.entry.provenance)
             if reply[0] == b"CHANGED":
                 value, epoch = reply[1], reply[2]
                 continue
-            if reply[0] != b"VALID":
-                return Absent()
-            return self._open(names, value, header)
+            return opened if reply[0] == b"VALID" else Absent()
         raise RepositoryUnavailable("the entry changed faster than it could be judged")
 
     def open(self, names: BucketKeys, value: bytes | None) -> Found | Absent:
@@ -85,11 +101,13 @@ class Judge:
             return Absent(seen=header.fence)
         return Found(entry=entry, fence=header.fence, stored_bytes=len(value))
 
-    async def _check(self, link: Link, names: BucketKeys, header: codec.Header) -> Any:
+    async def _check(
+        self, link: Link, names: BucketKeys, header: codec.Header, provenance: Provenance
+    ) -> Any:
         arguments: dict[str, Argument] = {
             "fence": header.fence,
             "birth": header.birth,
             "marks_ms": self._marks_ms,
             "digest": names.digest,
         }
-        return await link.run("check", names, arguments, subjects(names.digest))
+        return await link.run("check", names, arguments, subjects(names.digest, provenance))

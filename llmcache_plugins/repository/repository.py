@@ -17,18 +17,25 @@ from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.errors import ConfigError, RepositoryError
 from llmcache_plugins.keys import BucketKeys, CacheKey, KeyLayout
 from llmcache_plugins.loops import PerLoop
-from llmcache_plugins.models import Absent, Commit, Entry, Found, Lease, Size, WriteStatus
+from llmcache_plugins.models import Absent, Commit, Entry, Found, Invalidation, Lease, Size, WriteStatus
 from llmcache_plugins.policy import check_ttl
 from llmcache_plugins.repository import maintenance
+from llmcache_plugins.repository.invalidating import Voiding
 from llmcache_plugins.repository.leases import Leases
 from llmcache_plugins.repository.link import Link
-from llmcache_plugins.repository.reading import NAMESPACE_SUBJECT, Judge, is_current
+from llmcache_plugins.repository.reading import (
+    NAMESPACE_SUBJECT,
+    Judge,
+    is_current,
+    model_subject,
+    tag_subject,
+)
 from llmcache_plugins.repository.timings import Timings
 from llmcache_plugins.repository.topology import connect, wrap
 from llmcache_plugins.repository.touches import Touches
 from llmcache_plugins.repository.urls import parse_url
 from llmcache_plugins.repository.writing import Writer
-from llmcache_plugins.telemetry import Evicted, Telemetry
+from llmcache_plugins.telemetry import Evicted, MarksForgotten, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -152,8 +159,44 @@ class ResponseRepository:
 
         Afterwards no process serves the answer. Raises `InvalidationIncomplete` when that is not known.
         """
-        layout = self._layout(key.namespace, self._links.current())
-        return bool(await self._invalidate(layout, [f"k:{key.digest}"], [layout.bucket_of(key.digest)]))
+        return bool((await self.invalidate(key.namespace, keys=[key])).entries)
+
+    async def invalidate(
+        self,
+        namespace: str | None = None,
+        *,
+        tags: Iterable[str] = (),
+        models: Iterable[str] = (),
+        keys: Iterable[CacheKey] = (),
+        everything: bool = False,
+        replicas: int = 0,
+        patience: float = 1.0,
+    ) -> Invalidation:
+        """Void all answers of a namespace with one of these tags, models or keys, or `everything` in it.
+
+        Constant work, whatever the number of entries: one script for each bucket, and those that are voided
+        take no more room than others until they are next met, expire or are evicted. Afterwards no process
+        serves them, and what flights under way bring is not stored. With `replicas` it waits, at most
+        `patience` seconds, until so many replicas of each node have acknowledged: what fewer have may be
+        undone by a fail-over. Raises `InvalidationIncomplete` when not every bucket has acknowledged;
+        repeating is safe.
+        """
+        link = self._links.current()
+        layout = self._layout(self.config.namespace if namespace is None else namespace, link)
+        wide = [*map(tag_subject, tags), *map(model_subject, models), *[NAMESPACE_SUBJECT] * everything]
+        subjects = {number: list(wide) for number in range(layout.buckets)} if wide else {}
+        for key in keys:
+            subjects.setdefault(layout.bucket_of(key.digest), []).append(f"k:{key.digest}")
+        voiding = Voiding(
+            marks_ms=self._timings.marks_ms(),
+            oldest_us=self._timings.oldest_us,
+            replicas=replicas,
+            patience=patience,
+        )
+        done = await voiding.run(link, layout, subjects)
+        if done.forgotten:
+            self.telemetry.emit(MarksForgotten(marks=done.forgotten))
+        return done
 
     async def clear(self, namespace: str | None = None) -> int:
         """Remove everything of a namespace and void the flights in it; return how many entries went.
@@ -163,7 +206,7 @@ class ResponseRepository:
         """
         link = self._links.current()
         layout = self._layout(self.config.namespace if namespace is None else namespace, link)
-        await self._invalidate(layout, [NAMESPACE_SUBJECT], range(layout.buckets))
+        await self.invalidate(layout.namespace, everything=True)
         return await maintenance.sweep(link, layout)
 
     async def evict_stale(self, max_keys: int = 10_000) -> int:
@@ -240,16 +283,6 @@ class ResponseRepository:
         return min(self.config.max_entry_bytes, self.config.max_bytes // buckets - codec.HEADER_BYTES)
 
     # -- inside ----------------------------------------------------------------------------------------
-
-    async def _invalidate(self, layout: KeyLayout, what: Sequence[str], buckets: Iterable[int]) -> int:
-        return await maintenance.invalidate(
-            self._links.current(),
-            layout,
-            what,
-            buckets,
-            marks_ms=self._timings.marks_ms(),
-            oldest_us=self._timings.oldest_us,
-        )
 
     async def _owned(self, link: Link, work: Coroutine[Any, Any, T], budget: Budget | None) -> T:
         task = link.spawn(work)

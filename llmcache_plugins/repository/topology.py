@@ -62,6 +62,14 @@ class Topology(Protocol):
     async def run(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
         """Run single-slot commands in one round trip; a reply is a value or what the server refused."""
 
+    async def run_replicated(
+        self, commands: Sequence[Sequence[Any]], *, replicas: int, patience: float
+    ) -> tuple[Sequence[Any], int]:
+        """Run commands of one lane, and wait until so many replicas have them, at most `patience` seconds.
+
+        Returns the replies, and how many replicas had acknowledged them by then.
+        """
+
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
         """MGET each group of keys (one slot each) in one round trip; all of one lane."""
 
@@ -119,6 +127,14 @@ class _Server:
 
     async def run(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
         return await _run(self._client, commands)
+
+    async def run_replicated(
+        self, commands: Sequence[Sequence[Any]], *, replicas: int, patience: float
+    ) -> tuple[Sequence[Any], int]:
+        pool = self._client.connection_pool
+        return await _run_replicated(
+            pool.connection_class, pool.connection_kwargs, commands, replicas=replicas, patience=patience
+        )
 
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
         values = await self._client.execute_command("MGET", *(k for group in groups for k in group), **_RAW)
@@ -198,6 +214,14 @@ class _Cluster:
     async def run(self, commands: Sequence[Sequence[Any]]) -> Sequence[Any]:
         return await _run(self._client, commands)
 
+    async def run_replicated(
+        self, commands: Sequence[Sequence[Any]], *, replicas: int, patience: float
+    ) -> tuple[Sequence[Any], int]:
+        node = self._client.get_node_from_key(_first_key(commands))
+        return await _run_replicated(
+            node.connection_class, node.connection_kwargs, commands, replicas=replicas, patience=patience
+        )
+
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
         return await _run(self._client, [("MGET", *group) for group in groups])
 
@@ -237,18 +261,54 @@ class _Cluster:
 
 
 def _subscriber(connection_class: Any, options: dict[str, Any]) -> PubSub:
-    # A pool of its own: a caller's client may have no connection to spare, and waiting for messages takes
-    # one out for long. Whoever listens starts anew: with an error to retry, even without retries, the client
-    # connects and subscribes once more before it says that the connection was lost.
+    return _alone(connection_class, options).pubsub()
+
+
+def _alone(connection_class: Any, options: dict[str, Any], **changes: Any) -> aioredis.Redis:
+    """Return a client with one connection of its own.
+
+    A caller's client may have none to spare, and waiting takes one out for long. Nothing is sent twice: with
+    an error to retry, even without retries, redis-py connects once more before it says that a connection was
+    lost.
+    """
     own = {
         **options,
         "retry": Retry(NoBackoff(), 0, supported_errors=()),
         "retry_on_error": [],
         "retry_on_timeout": False,
         "health_check_interval": 0,
+        **changes,
     }
     pool = aioredis.ConnectionPool(connection_class=connection_class, max_connections=1, **own)
-    return aioredis.Redis(connection_pool=pool).pubsub()
+    return aioredis.Redis(connection_pool=pool)
+
+
+async def _run_replicated(
+    connection_class: Any,
+    options: dict[str, Any],
+    commands: Sequence[Sequence[Any]],
+    *,
+    replicas: int,
+    patience: float,
+) -> tuple[Sequence[Any], int]:
+    # WAIT speaks of the writes of its own connection, so both travel on one. It answers late on purpose.
+    usual = options.get("socket_timeout") or _PATIENCE
+    client = _alone(connection_class, options, socket_timeout=usual + patience)
+    try:
+        pipeline = client.pipeline(transaction=False)
+        for command in [*commands, ("WAIT", replicas, max(1, round(patience * 1000)))]:
+            pipeline.execute_command(*command, **_RAW)
+        *replies, acknowledged = await pipeline.execute(raise_on_error=False)
+    finally:
+        await client.connection_pool.aclose()
+    if isinstance(acknowledged, Exception):
+        raise acknowledged
+    return replies, int(acknowledged)
+
+
+def _first_key(commands: Sequence[Sequence[Any]]) -> Any:
+    # EVALSHA sha numkeys key ...
+    return commands[0][3]
 
 
 async def _ping_node(node: Any) -> None:

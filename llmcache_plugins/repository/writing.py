@@ -49,7 +49,8 @@ class Writer:
             "digest": names.digest,
             "body": codec.encode_body(entry, digest=names.digest, compress_from=config.compress_from),
         }
-        status, evicted, detail = await link.run("commit", names, arguments, subjects(names.digest))
+        about = subjects(names.digest, entry.provenance)
+        status, evicted, detail = await link.run("commit", names, arguments, about)
         if evicted:
             self._telemetry.emit(Evicted(entries=evicted))
         return Commit(status=WriteStatus(status.decode()), detail=detail.decode(errors="replace"))

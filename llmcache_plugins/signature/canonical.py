@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self, TypeAlias
 
-__all__ = ["Refused", "Tree", "collision", "name_of", "named", "plain", "tree_of"]
+__all__ = ["Refused", "Tree", "collision", "join", "name_of", "named", "plain", "tree_of"]
 
 Tree: TypeAlias = "bool | int | float | str | list[Tree] | dict[str, Tree] | None"
 
@@ -203,14 +203,20 @@ class Refused(Exception):
 
     def path(self) -> str:
         """Return the place as Python would write it, such as `messages[2].content`."""
-        steps = self._steps[::-1]
-        spelled = "".join(map(_step, steps[:_LONGEST_PATH])).removeprefix(".")
+        steps, spelled = self._steps[::-1], ""
+        for step in steps[:_LONGEST_PATH]:
+            spelled = join(spelled, step)
         return f"{spelled}..." if len(steps) > _LONGEST_PATH else spelled
 
 
 def collision(name: str) -> Refused:
     """Return the refusal of two keys that become one."""
     return Refused("two keys become this one").under(name)
+
+
+def join(path: str, step: str | int) -> str:
+    """Return the path of what lies one step below a path, which is empty at the top."""
+    return f"{path}{_step(step)}" if path else _step(step).removeprefix(".")
 
 
 def _step(step: str | int) -> str:

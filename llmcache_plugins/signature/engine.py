@@ -5,7 +5,7 @@ what cannot change an answer in `left_out`. Knows nothing of frameworks, of Redi
 comes in is a body (or a bare prompt) as it will be sent, what goes out is a `CacheKey`.
 
     digest = SHA-256 or HMAC-SHA-256 of the canonical JSON of
-             [scheme, kind, namespace, prompt | null, {parameter: value}]
+             [scheme, kind, namespace, prompt | null, {parameter: value}, {what else: value}, if there is any]
 
 Prompts are chosen by strangers, so the digest is a cryptographic one and the form is one JSON document:
 no two different requests have the same bytes, wherever a character is moved. Whoever changes what
@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Any, Final
+import secrets
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from llmcache_plugins.errors import ConfigError, SignatureError
 from llmcache_plugins.keys import CacheKey, encode_name
 from llmcache_plugins.signature.canonical import Refused, Tree, collision, name_of, named, plain, tree_of
+from llmcache_plugins.signature.leaves import Leaves
 from llmcache_plugins.signature.left_out import LEFT_OUT, LEFT_OUT_HEADERS
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ __all__ = ["SCHEME", "CacheSignatureEngine"]
 
 SCHEME: Final = 1
 """Version of the canonical form, part of every digest."""
+
+_OF_THIS_PROCESS = secrets.token_bytes(32)
+Version: TypeAlias = str | int
 
 _OPENAI_BASE = "https://api.openai.com/v1"
 _BODY_MARKS = frozenset({"input", "messages", "model", "prompt"})
@@ -54,12 +59,21 @@ class CacheSignatureEngine:
     changes a request.
     """
 
-    __slots__ = ("_namespace", "_prefix", "_secret")
+    __slots__ = ("_leaves_key", "_namespace", "_prefix", "_secret", "_versions")
 
     def __init__(
-        self, *, secret: str | bytes | None = None, namespace: str = "default", prefix: str = "llm"
+        self,
+        *,
+        secret: str | bytes | None = None,
+        namespace: str = "default",
+        prefix: str = "llm",
+        versions: Mapping[str, Version] | None = None,
     ) -> None:
         self._secret = _secret_bytes(secret)
+        self._versions = dict(versions or {})
+        self._leaves_key = hashlib.blake2b(
+            self._secret or _OF_THIS_PROCESS, person=b"llmcache leaves"
+        ).digest()
         self._namespace = namespace
         self._prefix = prefix
 
@@ -70,20 +84,28 @@ class CacheSignatureEngine:
         kind: str = "plain",
         scope: Mapping[str, object] | None = None,
         namespace: str | None = None,
+        versions: Mapping[str, Version] | None = None,
     ) -> CacheKey:
         """Return the key of a request.
 
         `kind` says which codec reads the stored value. `scope` holds facts of the provider that change the
         answer, such as `{"api_base": ...}`; they count as parameters of the request, whose own win.
+        `versions` win over those of the engine: a request of another version is another request.
         A chat of two kilobytes takes about 30 microseconds, on the calling thread.
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
-        message = self.canonical(request, kind=kind, scope=scope, namespace=namespace)
+        try:
+            prompt, parameters = _parts(request, scope or {})
+            message = self._message(prompt, parameters, kind, namespace, versions)
+        except (Refused, RuntimeError) as error:
+            raise _refusal(error) from None
+        model = parameters.get("model")
         return CacheKey(
             digest=self._digest(message),
             namespace=self._namespace if namespace is None else namespace,
             prefix=self._prefix,
+            model=model if type(model) is str else None,
         )
 
     def canonical(
@@ -93,6 +115,7 @@ class CacheSignatureEngine:
         kind: str = "plain",
         scope: Mapping[str, object] | None = None,
         namespace: str | None = None,
+        versions: Mapping[str, Version] | None = None,
     ) -> bytes:
         """Return the bytes that are digested: one JSON document in canonical form. It contains the prompt.
 
@@ -104,15 +127,43 @@ class CacheSignatureEngine:
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
-        spelled = encode_name(self._namespace if namespace is None else namespace)
         try:
             prompt, parameters = _parts(request, scope or {})
-            return _ENCODER.encode([SCHEME, _at("kind", kind), spelled, prompt, parameters])
-        except Refused as refused:
-            raise SignatureError(refused.reason, path=refused.path()) from None
-        except RuntimeError as error:
-            # The caller's own stack was nearly used up, or another thread changed the request meanwhile.
-            raise SignatureError(f"could not be read ({type(error).__name__})", path="") from None
+            return self._message(prompt, parameters, kind, namespace, versions)
+        except (Refused, RuntimeError) as error:
+            raise _refusal(error) from None
+
+    def leaves(
+        self, request: Mapping[str, Any] | str, *, scope: Mapping[str, object] | None = None
+    ) -> Leaves:
+        """Return the fingerprints of the leaves of a request, keyed with the secret.
+
+        Without a secret the key is one of this process: only what it has stored itself can be compared.
+        Raises `SignatureError` for a request without a canonical form.
+        """
+        try:
+            prompt, parameters = _parts(request, scope or {})
+        except (Refused, RuntimeError) as error:
+            raise _refusal(error) from None
+        return Leaves(
+            parameters if prompt is None else {**parameters, "prompt": prompt}, key=self._leaves_key
+        )
+
+    def _message(
+        self,
+        prompt: Tree,
+        parameters: dict[str, Tree],
+        kind: str,
+        namespace: str | None,
+        versions: Mapping[str, Version] | None,
+    ) -> bytes:
+        spelled = encode_name(self._namespace if namespace is None else namespace)
+        document: list[Tree] = [SCHEME, _at("kind", kind), spelled, prompt, parameters]
+        if self._versions or versions:
+            # A longer list: no request without a version has the bytes of one that has.
+            said = {**self._versions, **(versions or {})}
+            document.append({name: _at(name, version) for name, version in said.items()})
+        return _ENCODER.encode(document)
 
     def _digest(self, message: bytes) -> str:
         if self._secret is None:
@@ -122,6 +173,13 @@ class CacheSignatureEngine:
 
 # Shared by all threads: an encoder keeps nothing between two calls. "deterministic" sorts the keys.
 _ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def _refusal(error: Refused | RuntimeError) -> SignatureError:
+    if isinstance(error, Refused):
+        return SignatureError(error.reason, path=error.path())
+    # The caller's own stack was nearly used up, or another thread changed the request meanwhile.
+    return SignatureError(f"could not be read ({type(error).__name__})", path="")
 
 
 def _secret_bytes(secret: str | bytes | None) -> bytes | None:

@@ -22,6 +22,8 @@ except ImportError as error:
     raise ImportError('LangChainCache needs LangChain: pip install "llmcache-plugins[langchain]"') from error
 
 from llmcache_plugins.adapters.langchain.keyring import KeyRing
+from llmcache_plugins.adapters.langchain.keys import request_of
+from llmcache_plugins.adapters.langchain.shown import shown
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec, mark_hit
 from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import abandon, belongs_here, is_under_way, note
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.config import CacheConfig, CacheSettings
     from llmcache_plugins.models import Resolution
-    from llmcache_plugins.policy import CachePolicy
+    from llmcache_plugins.policy import Chooser
     from llmcache_plugins.telemetry import Observer
 
 __all__ = ["LangChainCache", "known_cache"]
@@ -89,7 +91,7 @@ class LangChainCache(BaseCache):
         cls,
         url: str | None = None,
         *,
-        policy: CachePolicy | None = None,
+        policy: Chooser | str | None = None,
         observers: Iterable[Observer] = (),
         zero_usage: bool = False,
         **settings: Unpack[CacheSettings],
@@ -155,7 +157,13 @@ class LangChainCache(BaseCache):
                 self.complain(f"a call of LangChain is not cached: its model {key}")
                 self.cache.bypass(key, face=Face.LANGCHAIN)
                 return None
-            found = await self.cache.acquire(key, codec=_CODEC, may_wait=may_wait, face=Face.LANGCHAIN)
+            found = await self.cache.acquire(
+                key,
+                codec=_CODEC,
+                request=partial(_request, prompt, llm_string),
+                may_wait=may_wait,
+                face=Face.LANGCHAIN,
+            )
         except CacheMiss:
             raise
         except Exception as error:  # noqa: BLE001 - a guest in the application's call: whatever it is
@@ -175,7 +183,8 @@ class LangChainCache(BaseCache):
             if errands := self._take(key):
                 await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:
-                await self.cache.put(key, answer, codec=_CODEC)
+                request = partial(_request, prompt, llm_string)
+                await self.cache.put(key, answer, codec=_CODEC, request=request)
         except Exception as error:  # noqa: BLE001 - the answer is paid for: nothing may stand in its way
             self.complain(f"an answer of LangChain was not stored ({type(error).__name__})")
             abandon(None)  # who waits for it waits in vain
@@ -232,6 +241,10 @@ class LangChainCache(BaseCache):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _request(prompt: str, llm_string: str) -> dict[str, Any]:
+    return shown(request_of(prompt, llm_string))
 
 
 class _Failures:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 from contextlib import aclosing
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -18,6 +18,7 @@ from llmcache_plugins.adapters.langchain.description import described, keeps_sta
 from llmcache_plugins.adapters.langchain.errors import own_error
 from llmcache_plugins.adapters.langchain.keys import SERVER_SIDE_STATE
 from llmcache_plugins.adapters.langchain.results import ResultCodec
+from llmcache_plugins.adapters.langchain.shown import shown
 from llmcache_plugins.adapters.langchain.values import mark_hit
 from llmcache_plugins.adapters.threads import from_thread
 from llmcache_plugins.cache import Errand, brought
@@ -119,7 +120,12 @@ class ModelCalls:
             return await call.agenerate()
         try:
             resolution = await self.host.cache.resolve(
-                request, call.agenerate, codec=_CODEC, face=Face.LANGCHAIN, **self.options
+                request,
+                call.agenerate,
+                codec=_CODEC,
+                request=partial(shown, request),
+                face=Face.LANGCHAIN,
+                **self.options,
             )
         except SharedProviderError as shared:
             _raise_own(call, shared)
@@ -144,7 +150,12 @@ class ModelCalls:
 
         async def acquire(may_wait: bool) -> Resolution | Errand | None:
             return await cache.acquire(
-                request, codec=_CODEC, may_wait=may_wait, face=Face.LANGCHAIN, **self.options
+                request,
+                codec=_CODEC,
+                request=partial(shown, request),
+                may_wait=may_wait,
+                face=Face.LANGCHAIN,
+                **self.options,
             )
 
         found = self.host.sync.acquire(acquire)
@@ -188,6 +199,7 @@ class ModelCalls:
             request,
             open_stream,
             codec=_CODEC,
+            request=partial(shown, request),
             may_wait=may_wait,
             on_hit=hits.append,
             face=Face.LANGCHAIN,

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from llmcache_plugins.adapters.langchain.keys import bypass_reason, request_of
+from llmcache_plugins.adapters.langchain.shown import shown
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec
 from llmcache_plugins.errors import SignatureError
 
@@ -44,12 +45,13 @@ class KeyRing:
             return known
         key: CacheKey | str
         try:
-            key = bypass_reason(llm_string) or self._cache.key_of(
-                request_of(prompt, llm_string), codec=_CODEC
-            )
+            key = bypass_reason(llm_string) or self._key_of(request_of(prompt, llm_string))
         except SignatureError as error:
             key = f"was asked what {error.reason}"
         self._known[digest] = key
         if len(self._known) > _MOST:
             self._known.popitem(last=False)
         return key
+
+    def _key_of(self, request: dict[str, object]) -> CacheKey:
+        return self._cache.key_of(request, codec=_CODEC, model=shown(request).get("model"))

@@ -12,7 +12,7 @@ from llmcache_plugins.errors import ConfigError
 if TYPE_CHECKING:
     from llmcache_plugins.cache import CallOptions
     from llmcache_plugins.config import CacheConfig, CacheSettings
-    from llmcache_plugins.policy import CachePolicy
+    from llmcache_plugins.policy import Chooser
 
 __all__ = ["Recipe", "recipe_of"]
 
@@ -25,7 +25,7 @@ class Recipe:
 
     address: str
     config: CacheConfig
-    policy: CachePolicy
+    policy: Chooser
     zero_usage: bool
     options: CallOptions
     has_secrets: bool

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmcache_plugins.config import CacheSettings
-    from llmcache_plugins.policy import CachePolicy
+    from llmcache_plugins.policy import Chooser
     from llmcache_plugins.telemetry import Observer
 
 __all__ = ["LiteLLMCache"]
@@ -101,7 +101,7 @@ class LiteLLMCache(Cache):
         cls,
         url: str | None = None,
         *,
-        policy: CachePolicy | None = None,
+        policy: Chooser | str | None = None,
         observers: Iterable[Observer] = (),
         mode: str = "default_on",
         supported_call_types: Iterable[str] = CALL_TYPES,

@@ -6,9 +6,6 @@ namespace must not be one that was not given. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,8 +14,10 @@ import msgspec
 
 from llmcache_plugins.adapters.litellm.requests import metadata_of
 from llmcache_plugins.cache import CallOptions
+from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.keys import tenant_namespace
 from llmcache_plugins.models import Mode
-from llmcache_plugins.policy import LONGEST_TTL
+from llmcache_plugins.policy import LONGEST_TTL, as_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["Controls", "Rules", "Wrong", "read", "was_looked_up"]
 
 _SWITCHES: Final = ("no-cache", "no-store", "use-cache")
+_PASSED: Final = ("mode", "policy", "tags", "prompt_version", "data_version")
 _AGES: Final = ("s-maxage", "s-max-age")
 _NAMES: Final = ("namespace", "tenant")
-_KNOWN: Final = frozenset({*_SWITCHES, *_AGES, *_NAMES, "mode", "ttl"})
+_VERSIONS: Final = ("prompt_version", "data_version")
+_KNOWN: Final = frozenset({*_SWITCHES, *_AGES, *_NAMES, *_VERSIONS, "mode", "policy", "tags", "ttl"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,6 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True):
     """What one call says, understood."""
 
     options: CallOptions
-    max_age: float | None = None
     is_wanted: bool = True
     """False for a call that was to ask for the cache and did not."""
 
@@ -71,7 +71,10 @@ def read(arguments: Mapping[str, Any], rules: Rules) -> Controls | Wrong:
     ttl = arguments.get("ttl") if said.get("ttl") is None else said["ttl"]
     if _seconds(ttl) is None and ttl is not None:
         return Wrong("has a `ttl` that is no number of seconds")
-    options: CallOptions = {"mode": said.get("mode")}
+    options: CallOptions = {name: said[name] for name in _PASSED if said.get(name) is not None}  # type: ignore[assignment]
+    ages = [_seconds(said[name]) for name in _AGES if said.get(name) is not None]
+    if ages:
+        options["max_age"] = ages[0]
     if said.get("no-store") is True:
         options["ttl"] = 0.0
     elif ttl is not None:
@@ -80,7 +83,6 @@ def read(arguments: Mapping[str, Any], rules: Rules) -> Controls | Wrong:
         options["namespace"] = namespace
     return Controls(
         options=options,
-        max_age=next((_seconds(said[name]) for name in _AGES if said.get(name) is not None), None),
         is_wanted=not rules.only_if_asked or said.get("use-cache") is True,
     )
 
@@ -106,9 +108,23 @@ def _fits(name: str, value: Any) -> bool:
         return isinstance(value, bool)
     if name in _NAMES:
         return isinstance(value, str) and bool(value)
+    if name in _VERSIONS:
+        return isinstance(value, str | int) and not isinstance(value, bool)
     if name == "mode":
         return isinstance(value, str) and value in list(Mode)
+    if name == "policy":
+        return _is_policy(value)
+    if name == "tags":
+        return isinstance(value, list) and all(isinstance(tag, str) and tag for tag in value)
     return _seconds(value) is not None
+
+
+def _is_policy(value: Any) -> bool:
+    try:
+        as_policy(value)
+    except ConfigError:
+        return False
+    return True
 
 
 def _kind_of(value: Any) -> str:
@@ -134,10 +150,8 @@ def _namespace_of(said: dict[Any, Any], arguments: Mapping[str, Any], rules: Rul
     tenants = [said.get("tenant"), _proxy_tenant(metadata) if rules.isolate else None]
     if tenants == [None, None]:
         return namespace
-    # A digest: who they are has no place in the names of keys.
-    text = json.dumps(tenants, separators=(",", ":")).encode()
     secret = rules.secret.encode() if isinstance(rules.secret, str) else rules.secret
-    return f"{namespace}.{hmac.digest(secret or b'llmcache', text, hashlib.sha256).hex()[:32]}"
+    return tenant_namespace(namespace, *tenants, secret=secret)
 
 
 def _proxy_tenant(metadata: list[Mapping[str, Any]]) -> str | None:

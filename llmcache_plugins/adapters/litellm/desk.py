@@ -15,12 +15,12 @@ from llmcache_plugins.adapters.litellm.calls import Calls, Pending
 from llmcache_plugins.adapters.litellm.controls import was_looked_up
 from llmcache_plugins.adapters.litellm.embeddings import Lists, items_of
 from llmcache_plugins.adapters.litellm.failures import listen
-from llmcache_plugins.adapters.litellm.kinds import Kind
 from llmcache_plugins.adapters.litellm.plans import Bypass, CarriedKey, Plan, Planner, carried_by
 from llmcache_plugins.adapters.litellm.values import kind_of_answer, wire_of
 from llmcache_plugins.adapters.litellm.versions import MIXES_UP_LISTS, NOTICES_CUT_STREAMS
 from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import is_under_way, note
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.cache import Errand, brought
 from llmcache_plugins.models import Mode, Resolution
 from llmcache_plugins.telemetry import Face
@@ -114,7 +114,7 @@ class Desk:
             plan.key,
             codec=plan.codec,
             may_wait=may_wait and not refreshes,
-            max_age=plan.max_age,
+            request=plan.request,
             face=Face.LITELLM,
             **options,
         )
@@ -221,7 +221,9 @@ class Desk:
 
     async def _put(self, delivery: _Delivery) -> None:
         plan = delivery.plan
-        await self._cache.put(plan.key, delivery.answer, codec=plan.codec, **plan.options)
+        await self._cache.put(
+            plan.key, delivery.answer, codec=plan.codec, request=plan.request, **plan.options
+        )
 
     def complain(self, text: str) -> None:
         """Say each thing once."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmcache_plugins.adapters.litellm import controls, requests
-from llmcache_plugins.adapters.litellm.kinds import Kind
 from llmcache_plugins.adapters.litellm.values import codec_of
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.cache import CallOptions
 from llmcache_plugins.errors import SignatureError
 from llmcache_plugins.keys import CacheKey
+from llmcache_plugins.signature import LEFT_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,11 +40,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     key: CacheKey
     kind: Kind
     streams: bool
+    body: dict[str, Any]
+    """The request, as a policy is shown it."""
     options: CallOptions
-    max_age: float | None
     call_id: str | None
     may_lead: bool
     """Whether others may wait for it."""
+
+    def request(self) -> dict[str, Any]:
+        """Return what a policy is shown."""
+        return self.body
 
     @property
     def codec(self) -> WireCodec:
@@ -130,11 +136,12 @@ class Planner:
         codec = codec_of(request.kind, streams=streams)
         is_kept = self._trusts_streams or not (streams and request.kind in _BUILT_FROM_CHUNKS)
         return Plan(
-            key=self._cache.key_of(request.body, codec=codec, namespace=said.options.get("namespace")),
+            key=self._cache.key_of(request.body, codec=codec, **said.options),
+            # Without what LiteLLM adds: a plan that kept its record alive would not see its end.
+            body={name: value for name, value in request.body.items() if name not in LEFT_OUT},
             kind=request.kind,
             streams=streams,
             options=said.options if is_kept else {**said.options, "ttl": 0.0},
-            max_age=said.max_age,
             call_id=call_id,
             may_lead=is_kept
             and call_id is not None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from llmcache_plugins.adapters.litellm.kinds import Kind
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.providers.litellm_requests import request_of
 
 if TYPE_CHECKING:

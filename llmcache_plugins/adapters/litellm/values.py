@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from llmcache_plugins.adapters.litellm.kinds import Kind
+from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.answers.openai_wire import facts_of
 from llmcache_plugins.answers.plain import pack, unpack
 from llmcache_plugins.errors import CorruptEntry, UnstorableAnswer

@@ -19,10 +19,10 @@ from llmcache_plugins.models import Lease, Outcome
 from llmcache_plugins.telemetry import ProviderCalled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from llmcache_plugins.cache.job import StreamJob
-    from llmcache_plugins.cache.shelf import Shelf
+    from llmcache_plugins.cache.shelf import Opened, Shelf
     from llmcache_plugins.cache.streams.voyage import Voyage
     from llmcache_plugins.cache.turns import Alone
     from llmcache_plugins.loops import Tasks
@@ -42,10 +42,21 @@ class Pump:
         self._turns = Turns(repository, shelf)
         self._telemetry = repository.telemetry
 
-    async def run(self, job: StreamJob, voyage: Voyage, tasks: Tasks, *, may_wait: bool) -> None:
-        """Bring the whole stream into the voyage. Raises what the provider raises, and `CacheMiss`."""
+    async def run(
+        self,
+        job: StreamJob,
+        voyage: Voyage,
+        tasks: Tasks,
+        *,
+        may_wait: bool,
+        on_due: Callable[[Opened], None] = lambda _: None,
+    ) -> None:
+        """Bring the whole stream into the voyage. Raises what the provider raises, and `CacheMiss`.
+
+        `on_due` is told of an answer that is given and should be replaced.
+        """
         await self._repository.ready()
-        claim = Claim(self._repository, job.key, tasks=tasks, ask_for=job.ask_for)
+        claim = Claim(self._repository, job.key, tasks=tasks, ask_for=job.ask_for, provenance=job.provenance)
         tail = Tail(self._repository, job.key, voyage, tasks=tasks)
         try:
             turn = await self._turns.take(job, claim, may_wait=may_wait, tail=tail)
@@ -54,9 +65,11 @@ class Pump:
             raise
         match turn:
             case Ready():
-                voyage.outcome = Outcome.COALESCED if turn.waited else Outcome.HIT
+                voyage.outcome = Outcome.COALESCED if turn.waited else turn.opened.outcome
                 voyage.opened = turn.opened
                 voyage.is_under("", confirmed_at=turn.asked_at)
+                if turn.opened.is_due:
+                    on_due(turn.opened)
             case Followed():
                 voyage.outcome = Outcome.COALESCED
             case Missing():

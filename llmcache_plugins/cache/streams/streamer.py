@@ -7,7 +7,9 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache.job import flight_key
+from llmcache_plugins.cache.refreshing import Refreshes
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.cache.streams.pump import Pump
 from llmcache_plugins.cache.streams.voyage import Voyage
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from llmcache_plugins.cache.job import FlightKey, StreamJob
-    from llmcache_plugins.cache.shelf import Shelf
+    from llmcache_plugins.cache.shelf import Opened, Shelf
     from llmcache_plugins.cache.streams.broadcast import Chunk
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
@@ -41,13 +43,13 @@ class Report:
         self.outcome = Outcome.MISS
         self.entry: Entry | None = None
         """The stored answer, of a hit."""
-        self.on_hit: Callable[[Entry], None] = lambda _: None
+        self.on_hit: Callable[[Opened], None] = lambda _: None
         """Called before the first chunk of a stored answer."""
 
-    def found(self, entry: Entry) -> None:
+    def found(self, opened: Opened) -> None:
         """Note that the answer was stored."""
-        self.outcome, self.entry = Outcome.HIT, entry
-        self.on_hit(entry)
+        self.outcome, self.entry = opened.outcome, opened.entry
+        self.on_hit(opened)
 
 
 class Streamer:
@@ -59,6 +61,7 @@ class Streamer:
         self._pump = Pump(repository, shelf)
         config = repository.config
         self._flights: Flights[FlightKey, None] = Flights(on_abandon=config.on_abandon)
+        self._refreshes = Refreshes(self._flights, rest=config.poll_interval)
         self._patience = config.follow_for if config.on_wait_timeout == "raise" else None
 
     def detach(self, matches: Callable[[CacheKey], bool]) -> None:
@@ -81,14 +84,34 @@ class Streamer:
         Raises what the provider raises, `CacheMiss`, `SharedProviderError`, and `StreamInterrupted` when
         what another process fetched broke off after chunks were given out.
         """
+        given = False
+        try:
+            async with aclosing(self._read(job, report, tasks, may_wait=may_wait)) as chunks:
+                async for chunk in chunks:
+                    given = True
+                    yield chunk
+        except CacheMiss:
+            raise
+        except Exception as error:
+            spare = None if given else await self._shelf.spare(job, error)
+            if spare is None:
+                raise
+            report.found(spare)
+            for chunk in spare.answer:
+                yield chunk
+
+    async def _read(
+        self, job: StreamJob, report: Report, tasks: Tasks, *, may_wait: bool
+    ) -> AsyncGenerator[Any, None]:
         rounds = 0
-        detach = partial(self.detach, lambda key: key == job.key)
+        may_share = may_wait and job.policy.coalesce and job.mode is not Mode.REFRESH
         while True:
             rounds += 1
-            shares = may_wait and rounds <= _MOST_ROUNDS and job.mode is not Mode.REFRESH
+            shares = may_share and rounds <= _MOST_ROUNDS
             since = clock()
-            voyage = Voyage(self._repository, job.key, tasks=tasks, on_void=detach)
-            pump = partial(self._pump.run, job, voyage, tasks, may_wait=shares)
+            voyage = self._voyage(job, tasks)
+            on_due = partial(self._refresh, job, tasks)
+            pump = partial(self._pump.run, job, voyage, tasks, may_wait=shares, on_due=on_due)
             # A flight of its own, where others must not join.
             key = flight_key(job, self._flights.is_under_way) if shares else (job.key, object())
             async with self._flights.aboard(key, pump) as (flight, led):
@@ -101,6 +124,19 @@ class Streamer:
             if rider.is_served:
                 return
 
+    def _voyage(self, job: StreamJob, tasks: Tasks) -> Voyage:
+        detach = partial(self.detach, lambda key: key == job.key)
+        return Voyage(self._repository, job.key, provenance=job.provenance, tasks=tasks, on_void=detach)
+
+    def _refresh(self, job: StreamJob, tasks: Tasks, opened: Opened) -> None:
+        """Bring another answer in the background, read by nobody, unless somebody does."""
+        if job.mode is Mode.READ_ONLY:
+            return
+        refreshing = job.refreshing(opened.fence, budget=Budget(self._repository.config.lookup_budget))
+        voyage = self._voyage(refreshing, tasks)
+        run = partial(self._pump.run, refreshing, voyage, tasks, may_wait=False)
+        self._refreshes.begin(job.key, run, tasks=tasks)
+
     async def read_or_open(self, job: StreamJob, report: Report) -> AsyncGenerator[Any, None]:
         """Yield the stored answer's chunks, or the provider's, not stored and shared with nobody."""
         opened = None
@@ -110,7 +146,7 @@ class Streamer:
         except (RepositoryError, ConfigError):
             report.outcome = Outcome.UNAVAILABLE
         if opened is not None:
-            report.found(opened.entry)
+            report.found(opened)
             for chunk in opened.answer:
                 yield chunk
             return
@@ -155,8 +191,8 @@ class _Rider:
         if self._must_change(self._flight.task) or not await self._is_welcome():
             return
         outcome, opened = self._voyage.outcome, self._voyage.opened
-        if outcome is Outcome.HIT and opened is not None:
-            report.found(opened.entry)
+        if outcome in (Outcome.HIT, Outcome.STALE) and opened is not None:
+            report.found(opened)
         else:
             report.outcome = outcome if self._led else Outcome.COALESCED
         if opened is not None and not self._given:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.shelf import Opened
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
+    from llmcache_plugins.models import Provenance
     from llmcache_plugins.repository import ResponseRepository
 
 __all__ = ["Voyage"]
@@ -31,6 +32,7 @@ class Voyage:
         repository: ResponseRepository,
         key: CacheKey,
         *,
+        provenance: Provenance,
         tasks: Tasks,
         on_void: Callable[[], object],
     ) -> None:
@@ -40,6 +42,7 @@ class Voyage:
         """The whole answer where it came at once."""
         self._repository = repository
         self._key = key
+        self._provenance = provenance
         self._tasks = tasks
         self._on_void = on_void
         self._is_void = False
@@ -71,7 +74,9 @@ class Voyage:
 
     async def _check(self) -> None:
         asked_at = clock()
-        asking = self._repository.leases.acquire(self._key, token=new_token(), mode="follow", seen="*")
+        asking = self._repository.leases.acquire(
+            self._key, token=new_token(), mode="follow", seen="*", provenance=self._provenance
+        )
         try:
             reply = await Budget(self._repository.config.lookup_budget).wait_for(self._tasks.spawn(asking))
         except (RepositoryError, ConfigError):

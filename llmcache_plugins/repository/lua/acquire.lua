@@ -1,10 +1,11 @@
 -- Look again, and lead if nobody does. Finding one's own token counts as leading: the reply may have been
 -- lost, and a retry would otherwise lock itself out.
 -- KEYS: marks epoch entry lease record chunks
--- ARGV: token mode seen since live lease_ms marks_ms subjects*
--- Modes: "lead"; "follow" never leads; "fence" gives a fence without the lease, whoever leads. `seen` is the
--- fence of an entry already judged invalid ("*" = whatever is there): it counts as absent. `since` is the
--- server's time of this caller's first WAIT, '' before. With `live` a WAIT carries the chunks there are.
+-- ARGV: token mode seen since live lease_ms marks_ms pause_ms subjects*
+-- Modes: "lead"; "follow" never leads; "fence" gives a fence without the lease, whoever leads; "refresh" leads
+-- unless somebody does, or has left a record in the last `pause_ms`. `seen` is the fence of an entry that was
+-- read and cannot be used, or is to be replaced ("*" = whatever is there): it counts as absent. `since` is
+-- the server's time of this caller's first WAIT, '' before. With `live` a WAIT carries the chunks there are.
 -- Returns {"HIT", value, epoch} | {"LEAD", fence, birth} | {"WAIT", milliseconds, time, fence, batches}
 --       | {"ERROR", report, age_ms} | {"ALONE", fence, birth} | {"NONE"}
 local now = server_time()
@@ -25,6 +26,9 @@ if mode ~= 'fence' then
   if owner == token then
     return {'LEAD', its_fence, its_birth}
   end
+  if mode == 'refresh' and (owner or has_record_since(record, now - pause_ms * 1000, marks, subjects)) then
+    return {'NONE'}
+  end
   local report, age
   verdict, report, age = judge_record(record, since, now, marks, subjects)
   if verdict == 'ERROR' then
@@ -37,7 +41,7 @@ if mode ~= 'fence' then
   end
 end
 local mine = digits(next_time(marks, now, clock, tonumber(fence)))
-if mode == 'lead' and not verdict then
+if (mode == 'lead' or mode == 'refresh') and not verdict then
   redis.call('SET', lease, token .. mine .. birth, 'NX', 'PX', lease_ms)
 end
 keep_marks(marks, epoch, marks_ms)

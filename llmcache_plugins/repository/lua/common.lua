@@ -91,6 +91,28 @@ local function void_reason(marks, fence, birth, subjects)
   return nil
 end
 
+-- Gives up the oldest marks of tags, models and the namespace, all but `most`: the floor takes their place,
+-- and everything older than they is a miss. The epoch must move in the same script. Returns how many went.
+local function forget_oldest(marks, most)
+  local fields, named = redis.call('HGETALL', marks), {}
+  for i = 1, #fields, 2 do
+    if fields[i] == 'n' or string.find(fields[i], '^[tm]:') then
+      named[#named + 1] = {fields[i], fields[i + 1]}
+    end
+  end
+  table.sort(named, function(a, b) return a[2] < b[2] end)
+  local forgotten, floor = 0, redis.call('HGET', marks, 'floor') or digits(0)
+  for i = 1, #named - most do
+    redis.call('HDEL', marks, named[i][1])
+    forgotten = forgotten + 1
+    if named[i][2] > floor then
+      floor = named[i][2]
+    end
+  end
+  redis.call('HSET', marks, 'floor', floor, 'named', math.min(#named, most))
+  return forgotten
+end
+
 -- The access log holds "digest:length" -> time of last use; `size` the sum of the lengths it holds. An entry
 -- that expired or was evicted by the server is still in both until somebody meets it: the sums are upper
 -- bounds that heal.
@@ -199,6 +221,11 @@ local function leave_record(record, kind, report, now, milliseconds)
   end
   -- Out of memory, followers elect without having been told why.
   redis.pcall('SET', record, kind .. digits(now) .. previous .. report, 'PX', milliseconds)
+end
+
+local function has_record_since(record, time, marks, subjects)
+  local kind, at = read_record(record)
+  return kind and tonumber(at) >= time and not has_mark_since(marks, at, subjects)
 end
 
 -- "ERROR", "ALONE" or nil for one who has been waiting since `since` ('' = a newcomer); the record's report

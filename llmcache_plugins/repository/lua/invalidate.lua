@@ -1,9 +1,9 @@
 -- Void every entry and flight of the named subjects in one bucket, in constant time whatever their number.
 -- KEYS: marks epoch log size
--- ARGV: marks_ms oldest_us root subjects*
+-- ARGV: marks_ms oldest_us most_marks root subjects*
 -- A subject "k:<digest>" is one request: its entry is unlinked here, so its mark concerns flights only and
--- is dropped by age. Other subjects move the epoch.
--- Returns {mark, how many entries were unlinked}
+-- is dropped by age. Other subjects move the epoch; `most_marks` of theirs are kept.
+-- Returns {mark, how many entries were unlinked, how many marks were given up}
 -- A first write that frees memory: after it a full server no longer refuses those that follow, and what must
 -- not be served any more can be told so even there.
 redis.call('UNLINK', epoch)
@@ -18,9 +18,9 @@ for i = 1, #subjects do
 end
 local mark = digits(next_time(marks, now, clock, newest))
 keep_marks(marks, epoch, marks_ms)
-local unlinked, moves_epoch = 0, false
+local unlinked, moves_epoch, named = 0, false, 0
 for i = 1, #subjects do
-  redis.call('HSET', marks, subjects[i], mark)
+  local added = redis.call('HSET', marks, subjects[i], mark)
   local digest = string.match(subjects[i], '^k:(%x+)$')
   if digest then
     unlinked = unlinked + unlink_entry(root .. 'resp:' .. digest, log, size, digest)
@@ -28,7 +28,12 @@ for i = 1, #subjects do
     wake(root, digest)
   else
     moves_epoch = true
+    named = named + added
   end
+end
+local forgotten = 0
+if named > 0 and redis.call('HINCRBY', marks, 'named', named) > 2 * most_marks then
+  forgotten = forget_oldest(marks, tonumber(most_marks))
 end
 if moves_epoch then
   redis.call('HSET', marks, 'epoch', mark)
@@ -48,4 +53,4 @@ if redis.call('HLEN', marks) > 2000 then
     redis.call('HSET', marks, 'pruned', digits(now))
   end
 end
-return {mark, unlinked}
+return {mark, unlinked, forgotten}

@@ -1,4 +1,4 @@
-"""The kinds of calls that LiteLLM makes: each has answers of a shape of its own, and so keys of its own."""
+"""The kinds of answers to one request: each has a shape of its own, and so keys of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ __all__ = ["Kind"]
 
 
 class Kind(enum.StrEnum):
-    """Part of the key: those that begin with "openai" are shared with the gateway's providers."""
+    """Part of the key. Those that begin with "openai" are shared by the gateway's providers and LiteLLM."""
 
+    PLAIN = "plain"
+    """What callables return: text and JSON-like data."""
     CHAT = "openai.chat"
     COMPLETIONS = "openai.completions"
     RESPONSES = "openai.responses"
