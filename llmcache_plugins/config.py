@@ -6,9 +6,13 @@ Times are seconds, sizes bytes. Nothing here reads the environment.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from llmcache_plugins.errors import ConfigError
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Sequence
 
 __all__ = ["CacheConfig", "CacheSettings"]
 
@@ -22,6 +26,9 @@ class CacheSettings(TypedDict, total=False):
     namespace: str
     prefix: str
     secret: str | bytes | None
+    normalizers: Sequence[str | re.Pattern[str] | Callable[[str], str]]
+    normalizer_limit: int
+    normalizer_timeout: float
     lookup_budget: float
     commit_budget: float
     mode: Literal["default", "refresh", "read_only", "off"]
@@ -56,6 +63,14 @@ class CacheConfig:
     """What every Redis key begins with."""
     secret: str | bytes | None = field(default=None, repr=False)
     """Deployment secret: keys become HMACs that nobody without it can confirm a guessed prompt against."""
+    normalizers: Sequence[str | re.Pattern[str] | Callable[[str], str]] = ()
+    """What is stripped from prompts before they are compared: names of built-in rules, compiled expressions
+    and functions, in their order. Only the key changes, never what is sent."""
+    normalizer_limit: int = 64 * 1024
+    """Characters of the longest text that your own expressions and functions get; a longer one is compared as
+    it is."""
+    normalizer_timeout: float = 0.1
+    """How long an expression of your own may take for one text; past it, the text is compared as it is."""
     lookup_budget: float = 0.05
     """How long all lookups of one call may wait for Redis together."""
     commit_budget: float = 0.5
@@ -102,6 +117,8 @@ class CacheConfig:
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ConfigError(f"{name} must be a non-empty string, not {getattr(self, name)!r}")
         for name in (
+            "normalizer_limit",
+            "normalizer_timeout",
             "lookup_budget",
             "commit_budget",
             "lease_ttl",

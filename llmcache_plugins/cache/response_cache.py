@@ -6,6 +6,7 @@ work; leaves what a flight does to `flight`, and what a server does to the repos
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import aclosing
 from time import monotonic
@@ -26,9 +27,10 @@ from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, Sig
 from llmcache_plugins.keys import CacheKey, encode_name
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Mode, Outcome, Resolution
+from llmcache_plugins.normalize import Normalizers
 from llmcache_plugins.policy import CachePolicy, effective_ttl
 from llmcache_plugins.repository import ResponseRepository
-from llmcache_plugins.signature import CacheSignatureEngine
+from llmcache_plugins.signature import CacheSignatureEngine, Unsigned
 from llmcache_plugins.telemetry import Face, Resolved, Stats, Telemetry
 
 if TYPE_CHECKING:
@@ -60,7 +62,14 @@ class ResponseCache:
         self.policy = policy or CachePolicy(ttl=repository.default_ttl)
         self._telemetry = repository.telemetry
         self._engine = CacheSignatureEngine(
-            secret=self.config.secret, namespace=self.config.namespace, prefix=self.config.prefix
+            secret=self.config.secret,
+            namespace=self.config.namespace,
+            prefix=self.config.prefix,
+            normalizers=Normalizers(
+                self.config.normalizers,
+                limit=self.config.normalizer_limit,
+                timeout=self.config.normalizer_timeout,
+            ),
         )
         shelf = Shelf(repository)
         self._calls = Calls(repository, shelf)
@@ -119,6 +128,8 @@ class ResponseCache:
         """
         started, mode = monotonic(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
+        if isinstance(key, Unsigned):
+            key = await self._signed(key, mode)
         if key is None:
             detail = "off" if mode is Mode.OFF else "signature"
             resolution = await self._calls.call(call, None, Outcome.BYPASS, detail=detail)
@@ -152,6 +163,8 @@ class ResponseCache:
         """
         started, mode = monotonic(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
+        if isinstance(key, Unsigned):
+            key = await self._signed(key, mode)
         report = Report()
         if on_hit is not None and key is not None:
             report.on_hit = lambda entry: on_hit(resolutions.of_entry(key, entry, None))
@@ -186,6 +199,8 @@ class ResponseCache:
         """
         started, mode = monotonic(), self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
+        if isinstance(key, Unsigned):
+            key = await self._signed(key, mode)
         if key is None:
             self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=started)
             return None
@@ -223,6 +238,8 @@ class ResponseCache:
         """
         mode = self._mode(options)
         key = self._sign(query, codec=codec, scope=scope, namespace=options.get("namespace"), mode=mode)
+        if isinstance(key, Unsigned):
+            key = await self._signed(key, mode)
         if key is None or mode is Mode.READ_ONLY:
             return False
         job = Job(key=key, codec=codec, ttl=self._ttl(options), mode=mode)
@@ -236,8 +253,22 @@ class ResponseCache:
         scope: Mapping[str, object] | None = None,
         namespace: str | None = None,
     ) -> CacheKey:
-        """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
+        """Return the key of a query. Raises `SignatureError` when it has no canonical form.
+
+        Whatever the normalizers do, they do it on the calling thread: see `read_key`.
+        """
         return self._engine.compute_signature(query, kind=codec.kind, scope=scope, namespace=namespace)
+
+    def read_key(
+        self,
+        query: Any,
+        *,
+        codec: AnswerCodec = _PLAIN,
+        scope: Mapping[str, object] | None = None,
+        namespace: str | None = None,
+    ) -> CacheKey | Unsigned:
+        """Like `key_of`, for event loops: what takes long is left to `sign`, which a thread may call."""
+        return self._engine.read(query, kind=codec.kind, scope=scope, namespace=namespace)
 
     def check(self, **options: Unpack[CallOptions]) -> None:
         """Raise for options that no call could take: `TypeError` for their names, else `ConfigError`."""
@@ -325,21 +356,33 @@ class ResponseCache:
         scope: Mapping[str, object] | None,
         namespace: str | None,
         mode: Mode,
-    ) -> CacheKey | None:
+    ) -> CacheKey | Unsigned | None:
         """Return the key of a query; None for one that is not to be cached."""
         if mode is Mode.OFF:
             return None
         if isinstance(query, CacheKey):
             return query
         try:
-            return self.key_of(query, codec=codec, scope=scope, namespace=namespace)
+            return self.read_key(query, codec=codec, scope=scope, namespace=namespace)
         except SignatureError as error:
-            if mode is Mode.READ_ONLY:
-                raise CacheMiss("a request without a canonical form is never stored") from error
-            if error.path not in self._unsigned and len(self._unsigned) < 100:
-                self._unsigned.add(error.path)
-                _log.warning("not cached: %s", error)
+            self._give_up(error, mode)
             return None
+
+    async def _signed(self, unsigned: Unsigned, mode: Mode) -> CacheKey | None:
+        """Return the key of a query whose normalizing would hold up the loop."""
+        try:
+            return await asyncio.to_thread(unsigned.sign)
+        except SignatureError as error:
+            self._give_up(error, mode)
+            return None
+
+    def _give_up(self, error: SignatureError, mode: Mode) -> None:
+        """Say once that such a request is not cached. Raises `CacheMiss` in mode "read_only"."""
+        if mode is Mode.READ_ONLY:
+            raise CacheMiss("a request without a canonical form is never stored") from error
+        if error.path not in self._unsigned and len(self._unsigned) < 100:
+            self._unsigned.add(error.path)
+            _log.warning("not cached: %s", error)
 
     async def _resolve(self, job: CallJob) -> Resolution:
         if job.is_not_stored:

@@ -1,11 +1,12 @@
 """What makes two requests equal: the canonical form of a request, and its digest.
 
 Owns how a request is taken apart, and the scheme version; the canonical form of values is in `canonical`,
-what cannot change an answer in `left_out`. Knows nothing of frameworks, of Redis or of normalization: what
-comes in is a body (or a bare prompt) as it will be sent, what goes out is a `CacheKey`.
+what cannot change an answer in `left_out`, what normalizers do in `normalized`. Knows nothing of frameworks
+or of Redis: what comes in is a body (or a bare prompt) as it will be sent, what goes out is a `CacheKey`.
 
     digest = SHA-256 or HMAC-SHA-256 of the canonical JSON of
              [scheme, kind, namespace, prompt | null, {parameter: value}]
+             and, if normalizers have put placeholders into it, their names
 
 Prompts are chosen by strangers, so the digest is a cryptographic one and the form is one JSON document:
 no two different requests have the same bytes, wherever a character is moved. Whoever changes what
@@ -20,27 +21,34 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from llmcache_plugins.errors import ConfigError, SignatureError
 from llmcache_plugins.keys import CacheKey, encode_name
+from llmcache_plugins.normalize import Normalizers
 from llmcache_plugins.signature.canonical import Refused, Tree, collision, name_of, named, plain, tree_of
 from llmcache_plugins.signature.left_out import LEFT_OUT, LEFT_OUT_HEADERS
+from llmcache_plugins.signature.normalized import BODY_MARKS, Normalized, normalize, texts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["SCHEME", "CacheSignatureEngine"]
+    from llmcache_plugins.normalize import Normalizer
+    from llmcache_plugins.signature.normalized import Text
+
+__all__ = ["SCHEME", "CacheSignatureEngine", "Unsigned"]
 
 SCHEME: Final = 1
 """Version of the canonical form, part of every digest."""
 
 _OPENAI_BASE = "https://api.openai.com/v1"
-_BODY_MARKS = frozenset({"input", "messages", "model", "prompt"})
 _CONVERSATIONS = ("messages", "input")
 _EXTRAS = ("extra_body", "extra_headers", "extra_query")
+# Characters that all built-in rules together go through in about half a millisecond.
+_MUCH = 16 * 1024
 
 
 class CacheSignatureEngine:
@@ -50,18 +58,28 @@ class CacheSignatureEngine:
     guessed prompt was asked. All processes that share entries need the same secret. `namespace` is the trust
     domain; it is part of the digest as well, so that not even the digests of two tenants can be compared.
 
+    `normalizers` strip from the texts of a request what changes from call to call: names of built-in rules,
+    compiled expressions and functions, in their order, or a `Normalizers`. They change the key alone; a
+    request in which they find nothing has the key that it has without them.
+
     The engine has no state: one may be used by any number of tasks and threads. It does no I/O and never
-    changes a request.
+    changes a request. Raises `ConfigError` for settings that cannot work.
     """
 
-    __slots__ = ("_namespace", "_prefix", "_secret")
+    __slots__ = ("_namespace", "_normalizers", "_prefix", "_secret")
 
     def __init__(
-        self, *, secret: str | bytes | None = None, namespace: str = "default", prefix: str = "llm"
+        self,
+        *,
+        secret: str | bytes | None = None,
+        namespace: str = "default",
+        prefix: str = "llm",
+        normalizers: Normalizers | Iterable[Normalizer] = (),
     ) -> None:
         self._secret = _secret_bytes(secret)
         self._namespace = namespace
         self._prefix = prefix
+        self._normalizers = normalizers if isinstance(normalizers, Normalizers) else Normalizers(normalizers)
 
     def compute_signature(
         self,
@@ -70,21 +88,42 @@ class CacheSignatureEngine:
         kind: str = "plain",
         scope: Mapping[str, object] | None = None,
         namespace: str | None = None,
+        normalizers: Normalizers | None = None,
     ) -> CacheKey:
         """Return the key of a request.
 
         `kind` says which codec reads the stored value. `scope` holds facts of the provider that change the
         answer, such as `{"api_base": ...}`; they count as parameters of the request, whose own win.
-        A chat of two kilobytes takes about 30 microseconds, on the calling thread.
+        `normalizers` replace the engine's own. A chat of two kilobytes takes about 30 microseconds, on the
+        calling thread, and so does whatever the normalizers do: who has an event loop uses `read`.
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
-        message = self.canonical(request, kind=kind, scope=scope, namespace=namespace)
-        return CacheKey(
-            digest=self._digest(message),
-            namespace=self._namespace if namespace is None else namespace,
-            prefix=self._prefix,
-        )
+        read = self.read(request, kind=kind, scope=scope, namespace=namespace, normalizers=normalizers)
+        return read if isinstance(read, CacheKey) else read.sign()
+
+    def read(
+        self,
+        request: Mapping[str, Any] | str,
+        *,
+        kind: str = "plain",
+        scope: Mapping[str, object] | None = None,
+        namespace: str | None = None,
+        normalizers: Normalizers | None = None,
+    ) -> CacheKey | Unsigned:
+        """Like `compute_signature`, but leave to a thread what an event loop should not wait for.
+
+        That is what normalizers do to many kilobytes, and all that rules of the application do. What comes
+        back then is independent of the request, which may change meanwhile.
+        """
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind=kind, scope=scope, namespace=namespace)
+        if rules:
+            texts = texts_of(document)
+            if _takes_long(texts, rules):
+                return Unsigned(self, document, texts=texts, rules=rules, namespace=namespace)
+            _normalize(document, texts, rules)
+        return self._key(document, namespace)
 
     def canonical(
         self,
@@ -93,6 +132,7 @@ class CacheSignatureEngine:
         kind: str = "plain",
         scope: Mapping[str, object] | None = None,
         namespace: str | None = None,
+        normalizers: Normalizers | None = None,
     ) -> bytes:
         """Return the bytes that are digested: one JSON document in canonical form. It contains the prompt.
 
@@ -104,20 +144,117 @@ class CacheSignatureEngine:
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind=kind, scope=scope, namespace=namespace)
+        if rules:
+            _normalize(document, texts_of(document), rules)
+        return _encoded(document)
+
+    def explain_normalization(
+        self,
+        request: Mapping[str, Any] | str,
+        *,
+        scope: Mapping[str, object] | None = None,
+        normalizers: Normalizers | None = None,
+    ) -> tuple[Normalized, ...]:
+        """Return which rule has stripped how much, and where; in the order of the request. Never the text.
+
+        Raises `SignatureError`, and nothing else, for a request without a canonical form.
+        """
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind="plain", scope=scope, namespace=None)
+        return _normalize(document, texts_of(document), rules)
+
+    def _document(
+        self,
+        request: Mapping[str, Any] | str,
+        *,
+        kind: str,
+        scope: Mapping[str, object] | None,
+        namespace: str | None,
+    ) -> list[Any]:
+        """Return what is digested, as a tree of its own."""
         spelled = encode_name(self._namespace if namespace is None else namespace)
         try:
             prompt, parameters = _parts(request, scope or {})
-            return _ENCODER.encode([SCHEME, _at("kind", kind), spelled, prompt, parameters])
+            return [SCHEME, _at("kind", kind), spelled, prompt, parameters]
         except Refused as refused:
             raise SignatureError(refused.reason, path=refused.path()) from None
         except RuntimeError as error:
             # The caller's own stack was nearly used up, or another thread changed the request meanwhile.
             raise SignatureError(f"could not be read ({type(error).__name__})", path="") from None
 
+    def _key(self, document: list[Any], namespace: str | None) -> CacheKey:
+        return CacheKey(
+            digest=self._digest(_encoded(document)),
+            namespace=self._namespace if namespace is None else namespace,
+            prefix=self._prefix,
+        )
+
     def _digest(self, message: bytes) -> str:
         if self._secret is None:
             return hashlib.sha256(message).hexdigest()
         return hmac.digest(self._secret, message, "sha256").hex()
+
+
+class Unsigned:
+    """A request that was read and has no key yet: what is left takes time, or is not ours."""
+
+    __slots__ = ("_document", "_engine", "_key", "_lock", "_namespace", "_rules", "_texts")
+
+    def __init__(
+        self,
+        engine: CacheSignatureEngine,
+        document: list[Any],
+        *,
+        texts: list[Text],
+        rules: Normalizers,
+        namespace: str | None,
+    ) -> None:
+        self._engine = engine
+        self._document = document
+        self._texts = texts
+        self._rules = rules
+        self._namespace = namespace
+        self._lock = threading.Lock()
+        self._key: CacheKey | SignatureError | None = None
+
+    def sign(self) -> CacheKey:
+        """Return the key, in whichever thread, as often as it is asked for. Raises `SignatureError`."""
+        with self._lock:
+            if self._key is None:
+                self._key = self._signed()
+        if isinstance(self._key, SignatureError):
+            raise SignatureError(self._key.reason, path=self._key.path)
+        return self._key
+
+    def _signed(self) -> CacheKey | SignatureError:
+        try:
+            _normalize(self._document, self._texts, self._rules)
+            return self._engine._key(self._document, self._namespace)  # noqa: SLF001 - the other half of `read`
+        except SignatureError as error:
+            return error
+
+
+def _takes_long(texts: list[Text], rules: Normalizers) -> bool:
+    if rules.is_foreign:
+        return bool(texts)
+    return sum(len(text.said) for text in texts) > _MUCH
+
+
+def _normalize(document: list[Any], texts: list[Text], rules: Normalizers) -> tuple[Normalized, ...]:
+    try:
+        return normalize(document, texts, rules)
+    except Refused as refused:
+        raise SignatureError(refused.reason, path=refused.path()) from None
+
+
+def _encoded(document: list[Any]) -> bytes:
+    try:
+        return _ENCODER.encode(document)
+    except RuntimeError as error:
+        # The caller's own stack was nearly used up.
+        raise SignatureError(f"could not be read ({type(error).__name__})", path="") from None
 
 
 # Shared by all threads: an encoder keeps nothing between two calls. "deterministic" sorts the keys.
@@ -158,7 +295,7 @@ def _spelled(body: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _left_out_of(said: dict[str, Any]) -> frozenset[str]:
-    return frozenset() if _BODY_MARKS.isdisjoint(said) else LEFT_OUT
+    return frozenset() if BODY_MARKS.isdisjoint(said) else LEFT_OUT
 
 
 def _parameters(said: dict[str, Any], left_out: frozenset[str]) -> dict[str, Tree]:
