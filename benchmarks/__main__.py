@@ -8,12 +8,23 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from benchmarks import crashes, durations, langchain, litellm, reads, stampede, streams, writes
+from benchmarks import (
+    crashes,
+    durations,
+    langchain,
+    litellm,
+    reads,
+    signatures,
+    stampede,
+    streams,
+    writes,
+)
 
 PLAIN: dict[str, Callable[[], None]] = {
     "reads": reads.main,
     "writes": writes.main,
     "streams": streams.main,
+    "signatures": signatures.main,
 }
 WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "stampede": stampede.main,

@@ -6,10 +6,14 @@ Times are seconds, sizes bytes. Nothing here reads the environment.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.keys import tenant_namespace
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Sequence
 
 __all__ = ["CacheConfig", "CacheSettings"]
 
@@ -26,6 +30,9 @@ class CacheSettings(TypedDict, total=False):
     secret: str | bytes | None
     prompt_version: str | int | None
     data_version: str | int | None
+    normalizers: Sequence[str | re.Pattern[str] | Callable[[str], str]]
+    normalizer_limit: int
+    normalizer_timeout: float
     lookup_budget: float
     commit_budget: float
     mode: Literal["default", "refresh", "read_only", "off"]
@@ -67,6 +74,14 @@ class CacheConfig:
     """Part of every key: change it with what is not in the requests, a prompt that the provider keeps."""
     data_version: str | int | None = None
     """Part of every key: change it with the data that answers are made from."""
+    normalizers: Sequence[str | re.Pattern[str] | Callable[[str], str]] = ()
+    """What is stripped from prompts before they are compared: names of built-in rules, compiled expressions
+    and functions, in their order. Only the key changes, never what is sent."""
+    normalizer_limit: int = 64 * 1024
+    """Characters of the longest text that your own expressions and functions get; a longer one is compared as
+    it is."""
+    normalizer_timeout: float = 0.1
+    """How long an expression of your own may take for one text; past it, the text is compared as it is."""
     lookup_budget: float = 0.05
     """How long all lookups of one call may wait for Redis together."""
     commit_budget: float = 0.5
@@ -118,6 +133,8 @@ class CacheConfig:
             object.__setattr__(self, "namespace", self.namespace_of(self.tenant))
             object.__setattr__(self, "tenant", None)
         for name in (
+            "normalizer_limit",
+            "normalizer_timeout",
             "lookup_budget",
             "commit_budget",
             "lease_ttl",

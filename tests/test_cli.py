@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import partial
 
 import pytest
-from command import environment, llmcache, run
-
-from llmcache_plugins.cli import main
+from command import call, llmcache, run
 
 
 @pytest.fixture
 def called(monkeypatch, capsys):
-    """Return what runs the command in this process: a process of its own takes a second to begin."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["llmcache", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
-
-    for name in set(os.environ) - set(environment()):
-        monkeypatch.delenv(name)
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    return call
+    """Return what runs the command in this process."""
+    return partial(call, monkeypatch, capsys)
 
 
 def _without(module: str, *arguments: str):
@@ -43,6 +29,7 @@ def test_help_lists_the_verbs():
 
     assert done.returncode == 0
     assert "demo" in done.stdout
+    assert "suggest" in done.stdout
     assert "--version" in done.stdout
     assert "Exit codes: 0 fine, 1 findings, 2 usage" in done.stdout
 
@@ -69,6 +56,8 @@ def test_a_wrong_option_ends_the_process_with_2():
         ("demo", "--median", "-1"),
         ("demo", "--url", "http://localhost"),
         ("demo", "--api-base", "http://127.0.0.1:9/v1"),
+        ("suggest",),
+        ("suggest", "no-such-file.jsonl"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_sentence(called, arguments):

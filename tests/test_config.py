@@ -43,6 +43,10 @@ def test_the_timings_are_derived_unless_given():
         {"max_entry_bytes": 10**9},
         {"compress_from": -1},
         {"secret": ""},
+        {"normalizers": ["uid"]},
+        {"normalizers": "uuid"},
+        {"normalizer_limit": 0},
+        {"normalizer_timeout": -1},
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]):

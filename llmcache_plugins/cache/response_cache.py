@@ -6,6 +6,7 @@ work; leaves what a flight does to `flight`, and what a server does to the repos
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing, suppress
 from functools import partial
 from time import monotonic
@@ -17,13 +18,14 @@ from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.calls import Calls
 from llmcache_plugins.cache.errands import Errand, Errands
 from llmcache_plugins.cache.held import is_held
-from llmcache_plugins.cache.intake import Declined, Intake
+from llmcache_plugins.cache.intake import Declined, Intake, Late
 from llmcache_plugins.cache.job import CallJob, Job, StreamJob
 from llmcache_plugins.cache.shelf import Shelf
 from llmcache_plugins.cache.streams import Report, Streamer
 from llmcache_plugins.cache.terms import NoPolicy, chooser_of, tags_of
 from llmcache_plugins.config import CacheConfig, CacheSettings
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
+from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.repository import ResponseRepository
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
     from llmcache_plugins.cache.options import CallOptions
     from llmcache_plugins.cache.shelf import Opened
-    from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Invalidation
     from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.signature import Unsigned
     from llmcache_plugins.telemetry import Observer
 
 __all__ = ["ResponseCache"]
@@ -121,6 +123,8 @@ class ResponseCache:
         job = self._intake.take(
             query, CallJob, codec=codec, options=options, scope=scope, request=request, call=call
         )
+        if isinstance(job, Late):
+            job = await job.taken()
         if isinstance(job, Declined):
             resolution = await self._calls.call(call, None, Outcome.BYPASS, detail=job.detail)
         else:
@@ -162,6 +166,8 @@ class ResponseCache:
             query=query,
             open=open_stream,
         )
+        if isinstance(job, Late):
+            job = await job.taken()
         key = None
         if isinstance(job, Declined):
             chunks, report.outcome = open_stream(), Outcome.BYPASS
@@ -194,6 +200,8 @@ class ResponseCache:
         """
         started = monotonic()
         job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, request=request)
+        if isinstance(job, Late):
+            job = await job.taken()
         if isinstance(job, Declined):
             self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=started)
             return None
@@ -234,6 +242,8 @@ class ResponseCache:
         if self._intake.terms.mode_of(options) is Mode.READ_ONLY:
             return False
         job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, request=request)
+        if isinstance(job, Late):
+            job = await job.taken()
         if isinstance(job, Declined):
             return False
         return not job.is_not_stored and (await self._errands.store(job, answer)).refusal is None
@@ -249,9 +259,23 @@ class ResponseCache:
     ) -> CacheKey:
         """Return the key of a query. Raises `SignatureError` when it has no canonical form.
 
-        `model` is the model that is asked, where the query does not call it that.
+        `model` is the model that is asked, where the query does not call it that. Normalizers run on the
+        calling thread.
         """
-        return self._intake.key_of(query, kind=codec.kind, options=options, scope=scope, model=model)
+        key = self.read_key(query, codec=codec, scope=scope, model=model, **options)
+        return key if isinstance(key, CacheKey) else key.sign()
+
+    def read_key(
+        self,
+        query: Any,
+        *,
+        codec: AnswerCodec = _PLAIN,
+        scope: Mapping[str, object] | None = None,
+        model: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> CacheKey | Unsigned:
+        """Like `key_of`, but leave to a thread what an event loop should not wait for: see `Unsigned`."""
+        return self._intake.read_key(query, kind=codec.kind, options=options, scope=scope, model=model)
 
     def check(self, **options: Unpack[CallOptions]) -> None:
         """Raise for options that no call could take: `TypeError` for their names, else `ConfigError`."""
@@ -296,7 +320,7 @@ class ResponseCache:
             raise ConfigError(
                 "say what to forget: tags=, model=, request=; namespace= or tenant= alone forgets all of it"
             )
-        keys = [] if request is None else self._keys_of_all_kinds(request, scope, namespace=name)
+        keys = [] if request is None else await self._keys_of_all_kinds(request, scope, namespace=name)
         home = self.config.namespace if name is None else name
         # Whoever comes after this must not join what began before it.
         self._detach(lambda flying: flying.namespace == home)
@@ -370,16 +394,17 @@ class ResponseCache:
         may_wait = may_wait and not is_held()
         return self._streams.read(job, report, tasks=self._tasks.current(), may_wait=may_wait)
 
-    def _keys_of_all_kinds(
+    async def _keys_of_all_kinds(
         self, request: Any, scope: Mapping[str, object] | None, *, namespace: str | None
     ) -> list[CacheKey]:
         options: CallOptions = {"namespace": namespace}
         scopes = [None] if scope is None else [None, scope]
-        return [
-            self._intake.key_of(request, kind=kind, options=options, scope=one)
+        keys = [
+            self._intake.read_key(request, kind=kind, options=options, scope=one)
             for kind in Kind
             for one in scopes
         ]
+        return [key if isinstance(key, CacheKey) else await asyncio.to_thread(key.sign) for key in keys]
 
     def _detach(self, matches: Callable[[CacheKey], bool]) -> None:
         self._calls.detach(matches)

@@ -11,6 +11,7 @@ except ImportError as error:
     raise ImportError('the command needs typer: pip install "llmcache-plugins[cli]"') from error
 
 from llmcache_plugins.cli.demo import demo
+from llmcache_plugins.cli.suggest import suggest
 
 __all__ = ["app"]
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo)
+app.command("suggest")(suggest)
 
 
 def _print_version(wanted: bool) -> None:

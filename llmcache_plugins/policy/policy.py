@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.normalize import Normalizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llmcache_plugins.normalize import Normalizer
 
 __all__ = ["LONGEST_TTL", "CachePolicy", "check_ttl", "effective_ttl"]
 
@@ -54,6 +59,9 @@ class CachePolicy:
     cacheable: Callable[[Any, Any], bool] | None = None
     """`cacheable(request, response)`: whether an answer may be stored. Gets the request as the face has it
     and a copy of the answer; what it raises counts as no. Called on the event loop, once for each answer."""
+    normalizers: Sequence[Normalizer] | None = None
+    """What is stripped from prompts before they are compared, instead of the cache's own normalizers: names
+    of built-in rules, compiled expressions and functions, in their order."""
     allow_truncated: bool = False
     """Whether an answer that met its token limit is stored. Asked again, it would be cut off again."""
     semantic: bool = False
@@ -76,6 +84,8 @@ class CachePolicy:
             _check_number("max_temperature", self.max_temperature, most=math.inf, unit="a temperature from 0")
         if self.max_entry_bytes is not None:
             _check_bytes("max_entry_bytes", self.max_entry_bytes)
+        if self.normalizers is not None:
+            object.__setattr__(self, "normalizers", _checked(self.normalizers))
         if self.cacheable is not None and not callable(self.cacheable):
             raise ConfigError(
                 f"cacheable is a function (request, response) -> bool, not a {type(self.cacheable).__name__}"
@@ -105,6 +115,11 @@ class CachePolicy:
         return cls(**fields)
 
     @property
+    def chain(self) -> Normalizers | None:
+        """The policy's own normalizers; None leaves them to the cache."""
+        return None if self.normalizers is None else _chain(tuple(self.normalizers))
+
+    @property
     def stale_for(self) -> float:
         """Seconds for which an answer is kept after its TTL."""
         return max(self.stale_while_revalidate, self.stale_if_error)
@@ -125,6 +140,18 @@ _SCENARIOS: dict[str, dict[str, Any]] = {
     "realtime": {"ttl": 15.0},
     "batch": {"ttl": 30 * _DAY},
 }
+
+
+@lru_cache(maxsize=256)
+def _chain(rules: tuple[Normalizer, ...]) -> Normalizers:
+    return Normalizers(rules)
+
+
+def _checked(rules: Sequence[Normalizer]) -> tuple[Normalizer, ...]:
+    if isinstance(rules, str) or not isinstance(rules, Sequence):
+        raise ConfigError("normalizers is a list, such as ['uuid', 'timestamp']")
+    _chain(tuple(rules))
+    return tuple(rules)
 
 
 def check_ttl(ttl: float, *, name: str = "ttl") -> float:

@@ -1,6 +1,16 @@
 """What makes two requests equal: the canonical form of a request, and its digest."""
 
-from llmcache_plugins.signature.engine import SCHEME, CacheSignatureEngine
+from llmcache_plugins.signature.engine import SCHEME, CacheSignatureEngine, Unsigned
 from llmcache_plugins.signature.left_out import LEFT_OUT, LEFT_OUT_HEADERS
+from llmcache_plugins.signature.normalized import Normalized, normalize, texts_of
 
-__all__ = ["LEFT_OUT", "LEFT_OUT_HEADERS", "SCHEME", "CacheSignatureEngine"]
+__all__ = [
+    "LEFT_OUT",
+    "LEFT_OUT_HEADERS",
+    "SCHEME",
+    "CacheSignatureEngine",
+    "Normalized",
+    "Unsigned",
+    "normalize",
+    "texts_of",
+]

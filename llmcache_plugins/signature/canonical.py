@@ -9,10 +9,10 @@ import enum
 import json
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
-__all__ = ["Refused", "Tree", "collision", "join", "name_of", "named", "plain", "tree_of"]
+__all__ = ["Refused", "Tree", "collision", "join", "name_of", "named", "path_of", "plain", "tree_of"]
 
 Tree: TypeAlias = "bool | int | float | str | list[Tree] | dict[str, Tree] | None"
 
@@ -202,16 +202,21 @@ class Refused(Exception):
         return self
 
     def path(self) -> str:
-        """Return the place as Python would write it, such as `messages[2].content`."""
-        steps, spelled = self._steps[::-1], ""
-        for step in steps[:_LONGEST_PATH]:
-            spelled = join(spelled, step)
-        return f"{spelled}..." if len(steps) > _LONGEST_PATH else spelled
+        """Return the place as `path_of` writes it."""
+        return path_of(self._steps[::-1])
 
 
 def collision(name: str) -> Refused:
     """Return the refusal of two keys that become one."""
     return Refused("two keys become this one").under(name)
+
+
+def path_of(steps: Sequence[str | int]) -> str:
+    """Return a place as Python would write it, such as `messages[2].content`."""
+    spelled = ""
+    for step in steps[:_LONGEST_PATH]:
+        spelled = join(spelled, step)
+    return f"{spelled}..." if len(steps) > _LONGEST_PATH else spelled
 
 
 def join(path: str, step: str | int) -> str:

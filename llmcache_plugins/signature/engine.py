@@ -1,11 +1,12 @@
 """What makes two requests equal: the canonical form of a request, and its digest.
 
 Owns how a request is taken apart, and the scheme version; the canonical form of values is in `canonical`,
-what cannot change an answer in `left_out`. Knows nothing of frameworks, of Redis or of normalization: what
-comes in is a body (or a bare prompt) as it will be sent, what goes out is a `CacheKey`.
+what cannot change an answer in `left_out`, what normalizers do in `normalized`. Knows nothing of frameworks
+or of Redis: what comes in is a body (or a bare prompt) as it will be sent, what goes out is a `CacheKey`.
 
     digest = SHA-256 or HMAC-SHA-256 of the canonical JSON of
-             [scheme, kind, namespace, prompt | null, {parameter: value}, {what else: value}, if there is any]
+             [scheme, kind, namespace | [namespace, {version: value}], prompt | null, {parameter: value}]
+             and, if normalizers have put placeholders into it, their names
 
 Prompts are chosen by strangers, so the digest is a cryptographic one and the form is one JSON document:
 no two different requests have the same bytes, wherever a character is moved. Whoever changes what
@@ -21,20 +22,35 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from llmcache_plugins.errors import ConfigError, SignatureError
 from llmcache_plugins.keys import CacheKey, encode_name
-from llmcache_plugins.signature.canonical import Refused, Tree, collision, name_of, named, plain, tree_of
+from llmcache_plugins.normalize import Normalizers
+from llmcache_plugins.signature.canonical import (
+    Refused,
+    Tree,
+    collision,
+    name_of,
+    named,
+    path_of,
+    plain,
+    tree_of,
+)
 from llmcache_plugins.signature.leaves import Leaves
 from llmcache_plugins.signature.left_out import LEFT_OUT, LEFT_OUT_HEADERS
+from llmcache_plugins.signature.normalized import BODY_MARKS, Normalized, normalize, texts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["SCHEME", "CacheSignatureEngine"]
+    from llmcache_plugins.normalize import Normalizer
+    from llmcache_plugins.signature.normalized import Text
+
+__all__ = ["SCHEME", "CacheSignatureEngine", "Unsigned"]
 
 SCHEME: Final = 1
 """Version of the canonical form, part of every digest."""
@@ -42,10 +58,13 @@ SCHEME: Final = 1
 _OF_THIS_PROCESS = secrets.token_bytes(32)
 Version: TypeAlias = str | int
 
+_PARAMETERS: Final = 4
+"""Their place in what is digested."""
 _OPENAI_BASE = "https://api.openai.com/v1"
-_BODY_MARKS = frozenset({"input", "messages", "model", "prompt"})
 _CONVERSATIONS = ("messages", "input")
 _EXTRAS = ("extra_body", "extra_headers", "extra_query")
+# Characters that all built-in rules together go through in a millisecond, even if they are full of tokens.
+_MUCH = 8 * 1024
 
 
 class CacheSignatureEngine:
@@ -55,11 +74,16 @@ class CacheSignatureEngine:
     guessed prompt was asked. All processes that share entries need the same secret. `namespace` is the trust
     domain; it is part of the digest as well, so that not even the digests of two tenants can be compared.
 
+    `normalizers` strip from the texts of a request what changes from call to call: names of built-in rules,
+    compiled expressions and functions, in their order, or a `Normalizers`. They change the key alone; a
+    request in which they find nothing has the key that it has without them. `versions`, such as
+    `{"prompt_version": 3}`, count in every request.
+
     The engine has no state: one may be used by any number of tasks and threads. It does no I/O and never
-    changes a request.
+    changes a request. Raises `ConfigError` for settings that cannot work.
     """
 
-    __slots__ = ("_leaves_key", "_namespace", "_prefix", "_secret", "_versions")
+    __slots__ = ("_leaves_key", "_namespace", "_normalizers", "_prefix", "_secret", "_versions")
 
     def __init__(
         self,
@@ -67,6 +91,7 @@ class CacheSignatureEngine:
         secret: str | bytes | None = None,
         namespace: str = "default",
         prefix: str = "llm",
+        normalizers: Normalizers | Iterable[Normalizer] = (),
         versions: Mapping[str, Version] | None = None,
     ) -> None:
         self._secret = _secret_bytes(secret)
@@ -76,6 +101,8 @@ class CacheSignatureEngine:
         ).digest()
         self._namespace = namespace
         self._prefix = prefix
+        rules = normalizers if isinstance(normalizers, Normalizers) else Normalizers(normalizers)
+        self._normalizers = rules or None
 
     def compute_signature(
         self,
@@ -84,29 +111,56 @@ class CacheSignatureEngine:
         kind: str = "plain",
         scope: Mapping[str, object] | None = None,
         namespace: str | None = None,
+        normalizers: Normalizers | None = None,
         versions: Mapping[str, Version] | None = None,
+        model: str | None = None,
     ) -> CacheKey:
         """Return the key of a request.
 
         `kind` says which codec reads the stored value. `scope` holds facts of the provider that change the
         answer, such as `{"api_base": ...}`; they count as parameters of the request, whose own win.
-        `versions` win over those of the engine: a request of another version is another request.
-        A chat of two kilobytes takes about 30 microseconds, on the calling thread.
+        `normalizers` replace the engine's own, `versions` win over its own: a request of another version is
+        another request. `model` is the model that is asked, where the request does not call it that.
+        A chat of two kilobytes takes about 30 microseconds, on the calling thread, and so does whatever the
+        normalizers do: who has an event loop uses `read`.
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
-        try:
-            prompt, parameters = _parts(request, scope or {})
-            message = self._message(prompt, parameters, kind, namespace, versions)
-        except (Refused, RuntimeError) as error:
-            raise _refusal(error) from None
-        model = parameters.get("model")
-        return CacheKey(
-            digest=self._digest(message),
-            namespace=self._namespace if namespace is None else namespace,
-            prefix=self._prefix,
-            model=model if type(model) is str else None,
+        read = self.read(
+            request,
+            kind=kind,
+            scope=scope,
+            namespace=namespace,
+            normalizers=normalizers,
+            versions=versions,
+            model=model,
         )
+        return read if isinstance(read, CacheKey) else read.sign()
+
+    def read(
+        self,
+        request: Mapping[str, Any] | str,
+        *,
+        kind: str = "plain",
+        scope: Mapping[str, object] | None = None,
+        namespace: str | None = None,
+        normalizers: Normalizers | None = None,
+        versions: Mapping[str, Version] | None = None,
+        model: str | None = None,
+    ) -> CacheKey | Unsigned:
+        """Like `compute_signature`, but leave to a thread what an event loop should not wait for.
+
+        That is what normalizers do to many kilobytes, and all that rules of the application do. What comes
+        back then is independent of the request, which may change meanwhile.
+        """
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
+        if rules is not None:
+            texts = texts_of(document)
+            if _takes_long(texts, rules):
+                return Unsigned(self, document, texts=texts, rules=rules, namespace=namespace, model=model)
+            _normalize(document, texts, rules)
+        return self._key(document, namespace, model)
 
     def canonical(
         self,
@@ -115,6 +169,7 @@ class CacheSignatureEngine:
         kind: str = "plain",
         scope: Mapping[str, object] | None = None,
         namespace: str | None = None,
+        normalizers: Normalizers | None = None,
         versions: Mapping[str, Version] | None = None,
     ) -> bytes:
         """Return the bytes that are digested: one JSON document in canonical form. It contains the prompt.
@@ -127,43 +182,93 @@ class CacheSignatureEngine:
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
-        try:
-            prompt, parameters = _parts(request, scope or {})
-            return self._message(prompt, parameters, kind, namespace, versions)
-        except (Refused, RuntimeError) as error:
-            raise _refusal(error) from None
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
+        if rules is not None:
+            _normalize(document, texts_of(document), rules)
+        return _encoded(document)
+
+    def explain_normalization(
+        self,
+        request: Mapping[str, Any] | str,
+        *,
+        scope: Mapping[str, object] | None = None,
+        normalizers: Normalizers | None = None,
+    ) -> tuple[Normalized, ...]:
+        """Return which rule has stripped how much, and where; in the order of the request. Never the text.
+
+        Raises `SignatureError`, and nothing else, for a request without a canonical form.
+        """
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind="plain", scope=scope, namespace=None)
+        return () if rules is None else _normalize(document, texts_of(document), rules)
+
+    def taken_apart(self, request: Mapping[str, Any] | str) -> tuple[bytes, dict[str, str]]:
+        """Return a digest of all of a request that is no text, and its texts by their paths.
+
+        For whoever tries normalizers on many requests: two have one key if both halves are equal, the texts
+        normalized. Raises `SignatureError`, and nothing else, for a request without a canonical form.
+        """
+        document = self._document(request, kind="plain", scope=None, namespace=None)
+        texts = {path_of(text.path): text for text in texts_of(document)}
+        said = {path: text.said for path, text in texts.items()}
+        for text in texts.values():
+            text.holder[text.step] = None
+        return hashlib.sha256(_encoded(document)).digest(), said
 
     def leaves(
-        self, request: Mapping[str, Any] | str, *, scope: Mapping[str, object] | None = None
+        self,
+        request: Mapping[str, Any] | str,
+        *,
+        scope: Mapping[str, object] | None = None,
+        normalizers: Normalizers | None = None,
     ) -> Leaves:
         """Return the fingerprints of the leaves of a request, keyed with the secret.
 
-        Without a secret the key is one of this process: only what it has stored itself can be compared.
-        Raises `SignatureError` for a request without a canonical form.
+        They are those of the normalized texts, unless that is not for an event loop. Without a secret the key
+        is one of this process: only what it has stored itself can be compared. Raises `SignatureError`, and
+        nothing else, for a request without a canonical form.
         """
-        try:
-            prompt, parameters = _parts(request, scope or {})
-        except (Refused, RuntimeError) as error:
-            raise _refusal(error) from None
-        return Leaves(
-            parameters if prompt is None else {**parameters, "prompt": prompt}, key=self._leaves_key
-        )
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind="plain", scope=scope, namespace=None)
+        if rules and not _takes_long(texts := texts_of(document), rules):
+            _normalize(document, texts, rules)
+        prompt, parameters = document[_PARAMETERS - 1], document[_PARAMETERS]
+        tree = parameters if prompt is None else {**parameters, "prompt": prompt}
+        return Leaves(tree, key=self._leaves_key)
 
-    def _message(
+    def _document(
         self,
-        prompt: Tree,
-        parameters: dict[str, Tree],
+        request: Mapping[str, Any] | str,
+        *,
         kind: str,
+        scope: Mapping[str, object] | None,
         namespace: str | None,
-        versions: Mapping[str, Version] | None,
-    ) -> bytes:
-        spelled = encode_name(self._namespace if namespace is None else namespace)
-        document: list[Tree] = [SCHEME, _at("kind", kind), spelled, prompt, parameters]
-        if self._versions or versions:
-            # A longer list: no request without a version has the bytes of one that has.
-            said = {**self._versions, **(versions or {})}
-            document.append({name: _at(name, version) for name, version in said.items()})
-        return _ENCODER.encode(document)
+        versions: Mapping[str, Version] | None = None,
+    ) -> list[Any]:
+        """Return what is digested, as a tree of its own."""
+        spelled: Tree = encode_name(self._namespace if namespace is None else namespace)
+        try:
+            if self._versions or versions:
+                # A list: no request without a version has the bytes of one that has.
+                said = {**self._versions, **(versions or {})}
+                spelled = [spelled, {name: _at(name, version) for name, version in said.items()}]
+            prompt, parameters = _parts(request, scope or {})
+            return [SCHEME, _at("kind", kind), spelled, prompt, parameters]
+        except Refused as refused:
+            raise SignatureError(refused.reason, path=refused.path()) from None
+        except RuntimeError as error:
+            # The caller's own stack was nearly used up, or another thread changed the request meanwhile.
+            raise SignatureError(f"could not be read ({type(error).__name__})", path="") from None
+
+    def _key(self, document: list[Any], namespace: str | None, model: str | None) -> CacheKey:
+        named = document[_PARAMETERS].get("model") if model is None else model
+        return CacheKey(
+            digest=self._digest(_encoded(document)),
+            namespace=self._namespace if namespace is None else namespace,
+            prefix=self._prefix,
+            model=named if type(named) is str else None,
+        )
 
     def _digest(self, message: bytes) -> str:
         if self._secret is None:
@@ -171,15 +276,70 @@ class CacheSignatureEngine:
         return hmac.digest(self._secret, message, "sha256").hex()
 
 
+class Unsigned:
+    """A request that was read and has no key yet: what is left takes time, or is not ours."""
+
+    __slots__ = ("_document", "_engine", "_key", "_lock", "_model", "_namespace", "_rules", "_texts")
+
+    def __init__(
+        self,
+        engine: CacheSignatureEngine,
+        document: list[Any],
+        *,
+        texts: list[Text],
+        rules: Normalizers,
+        namespace: str | None,
+        model: str | None,
+    ) -> None:
+        self._engine = engine
+        self._model = model
+        self._document = document
+        self._texts = texts
+        self._rules = rules
+        self._namespace = namespace
+        self._lock = threading.Lock()
+        self._key: CacheKey | SignatureError | None = None
+
+    def sign(self) -> CacheKey:
+        """Return the key, in whichever thread, as often as it is asked for. Raises `SignatureError`."""
+        with self._lock:
+            if self._key is None:
+                self._key = self._signed()
+        if isinstance(self._key, SignatureError):
+            raise SignatureError(self._key.reason, path=self._key.path)
+        return self._key
+
+    def _signed(self) -> CacheKey | SignatureError:
+        try:
+            _normalize(self._document, self._texts, self._rules)
+            return self._engine._key(self._document, self._namespace, self._model)  # noqa: SLF001 - the other half of `read`
+        except SignatureError as error:
+            return error
+
+
+def _takes_long(texts: list[Text], rules: Normalizers) -> bool:
+    if rules.is_foreign:
+        return bool(texts)
+    return sum(len(text.said) for text in texts) > _MUCH
+
+
+def _normalize(document: list[Any], texts: list[Text], rules: Normalizers) -> tuple[Normalized, ...]:
+    try:
+        return normalize(document, texts, rules)
+    except Refused as refused:
+        raise SignatureError(refused.reason, path=refused.path()) from None
+
+
+def _encoded(document: list[Any]) -> bytes:
+    try:
+        return _ENCODER.encode(document)
+    except RuntimeError as error:
+        # The caller's own stack was nearly used up.
+        raise SignatureError(f"could not be read ({type(error).__name__})", path="") from None
+
+
 # Shared by all threads: an encoder keeps nothing between two calls. "deterministic" sorts the keys.
 _ENCODER = msgspec.json.Encoder(order="deterministic")
-
-
-def _refusal(error: Refused | RuntimeError) -> SignatureError:
-    if isinstance(error, Refused):
-        return SignatureError(error.reason, path=error.path())
-    # The caller's own stack was nearly used up, or another thread changed the request meanwhile.
-    return SignatureError(f"could not be read ({type(error).__name__})", path="")
 
 
 def _secret_bytes(secret: str | bytes | None) -> bytes | None:
@@ -216,7 +376,7 @@ def _spelled(body: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _left_out_of(said: dict[str, Any]) -> frozenset[str]:
-    return frozenset() if _BODY_MARKS.isdisjoint(said) else LEFT_OUT
+    return frozenset() if BODY_MARKS.isdisjoint(said) else LEFT_OUT
 
 
 def _parameters(said: dict[str, Any], left_out: frozenset[str]) -> dict[str, Tree]:

@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError('LangChainCache needs LangChain: pip install "llmcache-plugins[langchain]"') from error
 
-from llmcache_plugins.adapters.langchain.keyring import KeyRing
+from llmcache_plugins.adapters.langchain.keyring import KeyRing, LateKey
 from llmcache_plugins.adapters.langchain.keys import request_of
 from llmcache_plugins.adapters.langchain.shown import shown
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec, mark_hit
@@ -153,6 +153,8 @@ class LangChainCache(BaseCache):
     async def _acquire(self, prompt: str, llm_string: str, may_wait: bool) -> Resolution | Errand | None:
         try:
             key = self._keys(prompt, llm_string)
+            if isinstance(key, LateKey):
+                key = await key.made()
             if isinstance(key, str):
                 self.complain(f"a call of LangChain is not cached: its model {key}")
                 self.cache.bypass(key, face=Face.LANGCHAIN)
@@ -180,6 +182,10 @@ class LangChainCache(BaseCache):
                 return
             # Before anything is awaited: the application goes on to change its message.
             answer = brought(_CODEC, generations)
+            if isinstance(key, LateKey):
+                key = await key.made()
+                if isinstance(key, str):
+                    return
             if errands := self._take(key):
                 await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:

@@ -5,20 +5,23 @@ What hits has been asked before: then a digest of the two strings stands for the
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmcache_plugins.adapters.langchain.keys import bypass_reason, request_of
 from llmcache_plugins.adapters.langchain.shown import shown
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec
 from llmcache_plugins.errors import SignatureError
+from llmcache_plugins.signature import Unsigned
 
 if TYPE_CHECKING:
     from llmcache_plugins.cache import ResponseCache
     from llmcache_plugins.keys import CacheKey
 
-__all__ = ["KeyRing"]
+__all__ = ["KeyRing", "LateKey"]
 
 _CODEC = GenerationsCodec()
 _MOST = 4096
@@ -35,23 +38,50 @@ class KeyRing:
         self._cache = cache
         self._known: OrderedDict[bytes, CacheKey | str] = OrderedDict()
 
-    def __call__(self, prompt: str, llm_string: str) -> CacheKey | str:
-        """Return the key, or the reason."""
+    def __call__(self, prompt: str, llm_string: str) -> CacheKey | str | LateKey:
+        """Return the key, or the reason; or what is still to be waited for."""
         # A length first: no two pairs have one text.
         text = f"{len(prompt)}:{prompt}{llm_string}".encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(text).digest()
         known = self._known.get(digest)
         if known is not None:
             return known
-        key: CacheKey | str
         try:
-            key = bypass_reason(llm_string) or self._key_of(request_of(prompt, llm_string))
+            key = bypass_reason(llm_string) or self._read(request_of(prompt, llm_string))
         except SignatureError as error:
-            key = f"was asked what {error.reason}"
+            key = _reason_of(error)
+        if isinstance(key, Unsigned):
+            return LateKey(self, digest, key)
+        return self.note(digest, key)
+
+    def _read(self, request: dict[str, object]) -> CacheKey | Unsigned:
+        return self._cache.read_key(request, codec=_CODEC, model=shown(request).get("model"))
+
+    def note(self, digest: bytes, key: CacheKey | str) -> CacheKey | str:
+        """Keep a key, or a reason, and return it."""
         self._known[digest] = key
         if len(self._known) > _MOST:
             self._known.popitem(last=False)
         return key
 
-    def _key_of(self, request: dict[str, object]) -> CacheKey:
-        return self._cache.key_of(request, codec=_CODEC, model=shown(request).get("model"))
+
+@dataclass(frozen=True, slots=True)
+class LateKey:
+    """A key that would hold up the loop."""
+
+    _ring: KeyRing
+    _digest: bytes
+    _unsigned: Unsigned
+
+    async def made(self) -> CacheKey | str:
+        """Return the key, or the reason why there is none."""
+        key: CacheKey | str
+        try:
+            key = await asyncio.to_thread(self._unsigned.sign)
+        except SignatureError as error:
+            key = _reason_of(error)
+        return self._ring.note(self._digest, key)
+
+
+def _reason_of(error: SignatureError) -> str:
+    return f"was asked what {error.reason}"

@@ -15,7 +15,7 @@ from llmcache_plugins.adapters.litellm.calls import Calls, Pending
 from llmcache_plugins.adapters.litellm.controls import was_looked_up
 from llmcache_plugins.adapters.litellm.embeddings import Lists, items_of
 from llmcache_plugins.adapters.litellm.failures import listen
-from llmcache_plugins.adapters.litellm.plans import Bypass, CarriedKey, Plan, Planner, carried_by
+from llmcache_plugins.adapters.litellm.plans import Bypass, CarriedKey, Draft, Plan, Planner, carried_by
 from llmcache_plugins.adapters.litellm.values import kind_of_answer, wire_of
 from llmcache_plugins.adapters.litellm.versions import MIXES_UP_LISTS, NOTICES_CUT_STREAMS
 from llmcache_plugins.adapters.sync_half import SyncHalf
@@ -26,7 +26,7 @@ from llmcache_plugins.models import Mode, Resolution
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from llmcache_plugins.adapters.litellm.controls import Rules
     from llmcache_plugins.cache import CallOptions, ResponseCache
@@ -68,12 +68,14 @@ class Desk:
     async def look(self, arguments: Mapping[str, Any]) -> Any:
         """Return the stored answer, or None."""
         plan = self._plan_of(arguments)
+        if not isinstance(plan, Bypass) and plan.kind is Kind.EMBEDDING:
+            key = arguments["cache_key"] if "cache_key" in arguments else self.key_of(arguments)
+            return await self._lists.look(key, plan, partial(self._look_once, plan))
+        if isinstance(plan, Draft):
+            plan = await plan.finished()
         if isinstance(plan, Bypass):
             return self._bypass(plan)
         record = arguments.get("litellm_logging_obj")
-        if plan.kind is Kind.EMBEDDING:
-            key = arguments["cache_key"] if "cache_key" in arguments else self.key_of(arguments)
-            return _answer_of(await self._lists.look(key, plan, partial(self._read, plan)))
         if is_under_way():
             await asyncio.sleep(0)  # the answer may be there and its write only about to begin
         found = await self._acquire(plan, record, asyncio.current_task(), not is_under_way())
@@ -81,9 +83,17 @@ class Desk:
             note(found)
         return _answer_of(found)
 
+    async def _look_once(self, plan: Plan | Draft) -> Any:
+        settled = await plan.finished() if isinstance(plan, Draft) else plan
+        if isinstance(settled, Bypass):
+            return self._bypass(settled)
+        return _answer_of(await self._read(settled))
+
     def look_from_thread(self, arguments: Mapping[str, Any]) -> Any:
         """Like `look`, for synchronous calls."""
         plan = self._plan_of(arguments)
+        if isinstance(plan, Draft):
+            plan = plan.finish()
         if isinstance(plan, Bypass):
             return self._bypass(plan)
         record = arguments.get("litellm_logging_obj")
@@ -119,7 +129,7 @@ class Desk:
             **options,
         )
 
-    def _plan_of(self, arguments: Mapping[str, Any]) -> Plan | Bypass:
+    def _plan_of(self, arguments: Mapping[str, Any]) -> Plan | Bypass | Draft:
         return carried_by(arguments) or self._planner.plan(arguments)
 
     def _bypass(self, bypass: Bypass) -> None:
@@ -132,20 +142,31 @@ class Desk:
     async def bring(self, answer: Any, arguments: Mapping[str, Any]) -> None:
         """Store an answer, and give it to those who wait."""
         # Before anything is awaited: the application goes on to change its message.
-        delivery = self._delivery_of(answer, arguments)
+        wire = wire_of(answer)
+        if wire is None:
+            return
+        plan = self._plan_of_answer(wire, arguments)
+        if isinstance(plan, Draft):
+            plan = await plan.finished()
+        delivery = self._delivery_of(wire, plan, arguments)
         if delivery is not None:
             await self._deliver(delivery)
 
     def bring_from_thread(self, answer: Any, arguments: Mapping[str, Any]) -> None:
         """Like `bring`, for synchronous calls."""
-        delivery = self._delivery_of(answer, arguments)
+        wire = wire_of(answer)
+        if wire is None:
+            return
+        plan = self._plan_of_answer(wire, arguments)
+        settled = plan.finish() if isinstance(plan, Draft) else plan
+        delivery = self._delivery_of(wire, settled, arguments)
         if delivery is not None:
             self.sync.store(self._deliver(delivery))
 
     async def bring_list(self, answer: Any, arguments: Mapping[str, Any]) -> None:
         """Store the items of a list, each for itself."""
         items = items_of(wire_of(answer) or {})
-        plans = self._plans_of_list(arguments, count=len(items))
+        plans = await self._plans_of_list(arguments, count=len(items))
         deliveries = [
             _Delivery(plan=plan, answer=brought(plan.codec, item), pending=None)
             for plan, item in zip(plans, items, strict=False)
@@ -153,24 +174,25 @@ class Desk:
         for first in range(0, len(deliveries), _AT_ONCE):
             await asyncio.gather(*map(self._deliver, deliveries[first : first + _AT_ONCE]))
 
-    def _plans_of_list(self, arguments: Mapping[str, Any], *, count: int) -> list[Plan]:
+    async def _plans_of_list(self, arguments: Mapping[str, Any], *, count: int) -> list[Plan]:
         call_id, inputs = arguments.get("litellm_call_id"), arguments.get("input")
         noted = self._lists.take(call_id, count=count) if isinstance(call_id, str) else None
         if noted is not None:
-            return noted
+            return await _settled(noted)
         inputs = inputs if isinstance(inputs, list) else [inputs]
         if len(inputs) != count:
             return []
         plans = [self._planner.plan({**arguments, "input": one}, kind=Kind.EMBEDDING) for one in inputs]
-        return [plan for plan in plans if isinstance(plan, Plan)] if _all_plans(plans) else []
+        return await _settled(plans)
 
-    def _delivery_of(self, answer: Any, arguments: Mapping[str, Any]) -> _Delivery | None:
+    def _plan_of_answer(self, wire: dict[str, Any], arguments: Mapping[str, Any]) -> Plan | Bypass | Draft:
+        return carried_by(arguments) or self._planner.plan(arguments, kind=_kind_of(wire, arguments))
+
+    def _delivery_of(
+        self, wire: dict[str, Any], plan: Plan | Bypass, arguments: Mapping[str, Any]
+    ) -> _Delivery | None:
         """Return where an answer goes; None if it goes nowhere."""
-        wire = wire_of(answer)
-        if wire is None:
-            return None
         call_id = arguments.get("litellm_call_id")
-        plan = carried_by(arguments) or self._planner.plan(arguments, kind=_kind_of(wire, arguments))
         if not isinstance(call_id, str):
             pending = None
         elif isinstance(plan, Bypass) and plan.is_nested:
@@ -243,5 +265,8 @@ def _kind_of(wire: dict[str, Any], arguments: Mapping[str, Any]) -> Kind | None:
     return kind
 
 
-def _all_plans(plans: list[Plan | Bypass]) -> bool:
-    return all(isinstance(plan, Plan) for plan in plans)
+async def _settled(plans: Sequence[Plan | Bypass | Draft]) -> list[Plan]:
+    """Return the plans of a list, or none of them when one cannot be stored: the others would not fit."""
+    ended = [await plan.finished() if isinstance(plan, Draft) else plan for plan in plans]
+    settled = [plan for plan in ended if isinstance(plan, Plan)]
+    return settled if len(settled) == len(ended) else []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from llmcache_plugins.adapters.litellm.plans import CarriedKey, Plan
+    from llmcache_plugins.adapters.litellm.plans import CarriedKey, Draft, Plan
 
 __all__ = ["Lists", "items_of"]
 
@@ -29,7 +29,7 @@ class _List:
     """The items that one call has asked for, in their order."""
 
     def __init__(self) -> None:
-        self.plans: list[Plan] = []
+        self.plans: list[Plan | Draft] = []
         self.missing: set[int] = set()
         self.looking = 0
         self.all_known = asyncio.Event()
@@ -47,7 +47,7 @@ class Lists:
         self._lists: dict[str, _List] = {}
         self._records: dict[str, weakref.ref[Any]] = {}
 
-    async def look(self, key: CarriedKey, plan: Plan, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def look(self, key: CarriedKey, plan: Plan | Draft, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Return what `ask` returns for one item, noted; None for all of a list that must be whole."""
         items = self._list_of(plan, key)
         if items is None:
@@ -71,7 +71,7 @@ class Lists:
         await items.all_known.wait()
         return None if items.missing else found
 
-    def take(self, call_id: str, *, count: int) -> list[Plan] | None:
+    def take(self, call_id: str, *, count: int) -> list[Plan | Draft] | None:
         """Return the plans of the items to which `count` vectors belong; None if they cannot be told."""
         with self._lock:
             items = self._lists.pop(call_id, None)
@@ -85,7 +85,7 @@ class Lists:
         """Return how many lists are noted."""
         return len(self._lists)
 
-    def _list_of(self, plan: Plan, key: CarriedKey) -> _List | None:
+    def _list_of(self, plan: Plan | Draft, key: CarriedKey) -> _List | None:
         if plan.call_id is None or key.record is None or (record := key.record()) is None:
             return None
         call_id = plan.call_id

@@ -6,8 +6,10 @@ given is a string that has the plan with it, so that a request is read once.
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,13 +23,14 @@ from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.signature import LEFT_OUT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llmcache_plugins.adapters.litellm.controls import Rules
     from llmcache_plugins.adapters.litellm.values import WireCodec
     from llmcache_plugins.cache import ResponseCache
+    from llmcache_plugins.signature import Unsigned
 
-__all__ = ["Bypass", "CarriedKey", "Plan", "Planner", "carried_by"]
+__all__ = ["Bypass", "CarriedKey", "Draft", "Plan", "Planner", "carried_by"]
 
 
 _BUILT_FROM_CHUNKS = (Kind.CHAT, Kind.COMPLETIONS)
@@ -70,7 +73,7 @@ class CarriedKey(str):
     """The key of a call as LiteLLM sees it, and the plan for it."""
 
     __slots__ = ("plan", "record")
-    plan: Plan | Bypass
+    plan: Plan | Bypass | Draft
     record: weakref.ref[Any] | None
     """LiteLLM's own of the call: of a list of inputs it says nothing but their keys."""
 
@@ -78,7 +81,32 @@ class CarriedKey(str):
         return str, (str(self),)  # whoever copies or stores it wants the key
 
 
-def carried_by(arguments: Mapping[str, Any]) -> Plan | Bypass | None:
+class Draft:
+    """A plan whose key would hold up an event loop."""
+
+    __slots__ = ("_make", "_unsigned", "call_id", "kind")
+
+    def __init__(
+        self, make: Callable[..., Plan], unsigned: Unsigned, kind: Kind, call_id: str | None
+    ) -> None:
+        self._make = make
+        self._unsigned = unsigned
+        self.kind = kind
+        self.call_id = call_id
+
+    def finish(self) -> Plan | Bypass:
+        """Return the plan; in a thread, if there is a loop to wait. Never raises."""
+        try:
+            return self._make(key=self._unsigned.sign())
+        except SignatureError as error:
+            return _without_key(error, self.call_id)
+
+    async def finished(self) -> Plan | Bypass:
+        """Return the plan, made in a thread."""
+        return await asyncio.to_thread(self.finish)
+
+
+def carried_by(arguments: Mapping[str, Any]) -> Plan | Bypass | Draft | None:
     """Return the plan that LiteLLM has brought along, if it is this call's.
 
     An application may take the key of one answer and ask with it for another.
@@ -105,23 +133,25 @@ class Planner:
         plan = self.plan(arguments)
         key = CarriedKey(plan.key if isinstance(plan, Plan) else "")
         key.plan, key.record = plan, None
-        if isinstance(plan, Plan) and plan.kind is Kind.EMBEDDING:
+        if not isinstance(plan, Bypass) and plan.kind is Kind.EMBEDDING:
             record = arguments.get("litellm_logging_obj")
             key.record = weakref.ref(record) if record is not None else None
         return key
 
-    def plan(self, arguments: Mapping[str, Any], *, kind: Kind | None = None) -> Plan | Bypass:
+    def plan(self, arguments: Mapping[str, Any], *, kind: Kind | None = None) -> Plan | Bypass | Draft:
         """Return the plan for a call. `kind` is what its answer has shown. Never raises."""
         call_id = arguments.get("litellm_call_id")
         call_id = call_id if isinstance(call_id, str) else None
         try:
             return self._plan(arguments, call_id, kind)
         except SignatureError as error:
-            return Bypass(f"was asked what {error.reason}", call_id)
+            return _without_key(error, call_id)
         except Exception as error:  # noqa: BLE001 - whatever an application passes along: it is called all the same
             return Bypass(f"could not be read ({type(error).__name__})", call_id)
 
-    def _plan(self, arguments: Mapping[str, Any], call_id: str | None, kind: Kind | None) -> Plan | Bypass:
+    def _plan(
+        self, arguments: Mapping[str, Any], call_id: str | None, kind: Kind | None
+    ) -> Plan | Bypass | Draft:
         request = requests.read(arguments, kind=kind)
         if isinstance(request, requests.Nested):
             return Bypass(call_id=call_id, is_nested=True)
@@ -135,8 +165,8 @@ class Planner:
         streams = bool(arguments.get("stream"))
         codec = codec_of(request.kind, streams=streams)
         is_kept = self._trusts_streams or not (streams and request.kind in _BUILT_FROM_CHUNKS)
-        return Plan(
-            key=self._cache.key_of(request.body, codec=codec, **said.options),
+        make = partial(
+            Plan,
             # Without what LiteLLM adds: a plan that kept its record alive would not see its end.
             body={name: value for name, value in request.body.items() if name not in LEFT_OUT},
             kind=request.kind,
@@ -148,3 +178,9 @@ class Planner:
             and request.kind is not Kind.EMBEDDING
             and not arguments.get("fallbacks"),
         )
+        key = self._cache.read_key(request.body, codec=codec, **said.options)
+        return make(key=key) if isinstance(key, CacheKey) else Draft(make, key, request.kind, call_id)
+
+
+def _without_key(error: SignatureError, call_id: str | None) -> Bypass:
+    return Bypass(f"was asked what {error.reason}", call_id)
