@@ -9,7 +9,7 @@
 Importing this imports no framework.
 """
 
-from llmcache_plugins.cache import ResponseCache
+from llmcache_plugins.cache import Explanation, ResponseCache
 from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.errors import (
     CacheMiss,
@@ -28,8 +28,8 @@ from llmcache_plugins.errors import (
 )
 from llmcache_plugins.gateway import InferenceGateway, Provider
 from llmcache_plugins.keys import CacheKey
-from llmcache_plugins.models import Mode, Outcome, Resolution, Usage
-from llmcache_plugins.policy import CachePolicy
+from llmcache_plugins.models import Invalidation, Mode, Outcome, Resolution, Usage
+from llmcache_plugins.policy import CachePolicy, PolicyRouter
 from llmcache_plugins.repository import ResponseRepository
 from llmcache_plugins.signature import CacheSignatureEngine
 from llmcache_plugins.telemetry import Event, Observer, Stats
@@ -44,12 +44,15 @@ __all__ = [
     "CorruptEntry",
     "EmbeddedServerError",
     "Event",
+    "Explanation",
     "InferenceGateway",
+    "Invalidation",
     "InvalidationIncomplete",
     "LLMCacheError",
     "Mode",
     "Observer",
     "Outcome",
+    "PolicyRouter",
     "Provider",
     "RepositoryError",
     "RepositoryUnavailable",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.cache import Explanation
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Resolution
 
@@ -144,6 +145,11 @@ class InferenceGateway:
         """Return the key of a query. Raises `SignatureError` when it has no canonical form."""
         request, scope = self._source.request_of(query), self._source.scope(query)
         return self.cache.key_of(request, codec=self._source.codec, scope=scope, **options)
+
+    async def explain(self, query: Any, **options: Unpack[CallOptions]) -> Explanation:
+        """Say why a query hits or misses: see `ResponseCache.explain`."""
+        request, scope = self._source.request_of(query), self._source.scope(query)
+        return await self.cache.explain(request, codec=self._source.codec, scope=scope, **options)
 
     async def invalidate(self, query: Any, **options: Unpack[CallOptions]) -> bool:
         """Forget the answer of a query, everywhere; return whether there was one.

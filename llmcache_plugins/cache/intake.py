@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.options import CallOptions
     from llmcache_plugins.config import CacheConfig
     from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.signature import Anatomy, Leaves
     from llmcache_plugins.telemetry import Telemetry
 
 __all__ = ["Declined", "Intake", "Late"]
@@ -84,9 +85,7 @@ class Intake:
         there can be none.
         """
         shown = request or partial(_same, query)
-        model = _model_of(query)
-        if model is None and request is not None:
-            model = _model_of(shown())
+        model = self.model_of(query, request)
         try:
             terms = self.terms.read(options, request=shown, model=model)
         except NoPolicy as error:
@@ -121,6 +120,47 @@ class Intake:
         """
         terms = self.terms.read(options, request=partial(_same, query), model=model or _model_of(query))
         return self._read(query, kind, scope, terms, model)
+
+    # -- for explanations, which may take their time -----------------------------------------------------
+
+    def exclusion(self, terms: Terms, shown: Callable[[], Any]) -> str | None:
+        """Say why calls on these terms are not cached; None if they are."""
+        if terms.mode is Mode.OFF:
+            return 'mode "off" does not ask the cache'
+        if not terms.policy.allows_temperature(_temperature_of(shown())):
+            return f"its temperature is above the policy's max_temperature, {terms.policy.max_temperature:g}"
+        return None
+
+    def model_of(self, query: Any, request: Callable[[], Any] | None) -> str | None:
+        """Return the model that is asked, if the query or what the policy is shown says so."""
+        model = _model_of(query)
+        return _model_of(request()) if model is None and request is not None else model
+
+    def key_of(
+        self, query: Any, kind: str, scope: Mapping[str, object] | None, terms: Terms, model: str | None
+    ) -> CacheKey:
+        """Return the key of a query on these terms, on this thread. Raises `SignatureError`."""
+        key = self._read(query, kind, scope, terms, model)
+        return key if isinstance(key, CacheKey) else key.sign()
+
+    def anatomy(self, query: Any, *, kind: str, scope: Mapping[str, object] | None, terms: Terms) -> Anatomy:
+        """Return what counts of a query and what does not. Raises `SignatureError`."""
+        return self._engine.anatomy(
+            query,
+            kind=kind,
+            scope=scope,
+            namespace=terms.namespace,
+            normalizers=terms.policy.chain,
+            versions=terms.versions,
+        )
+
+    def leaves(
+        self, shown: Callable[[], Any], scope: Mapping[str, object] | None, chain: Normalizers | None
+    ) -> Leaves:
+        """Return the fingerprints of a request's leaves. Raises `SignatureError`."""
+        return self._engine.leaves(shown(), scope=scope, normalizers=chain)
+
+    # -- inside ------------------------------------------------------------------------------------------
 
     def _read(
         self,
@@ -164,7 +204,7 @@ class Intake:
         self, shown: Callable[[], Any], scope: Mapping[str, object] | None, chain: Normalizers | None
     ) -> bytes:
         try:
-            return self._engine.leaves(shown(), scope=scope, normalizers=chain).packed()
+            return self.leaves(shown, scope, chain).packed()
         except Exception:  # noqa: BLE001 - a request that somebody has changed meanwhile: it is not explained
             return b""
 

@@ -17,6 +17,7 @@ from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.calls import Calls
 from llmcache_plugins.cache.errands import Errand, Errands
+from llmcache_plugins.cache.explaining import Explainer, all_kinds
 from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.intake import Declined, Intake, Late
 from llmcache_plugins.cache.job import CallJob, Job, StreamJob
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
+    from llmcache_plugins.cache.explanation import Explanation
     from llmcache_plugins.cache.options import CallOptions
     from llmcache_plugins.cache.shelf import Opened
     from llmcache_plugins.models import Invalidation
@@ -63,6 +65,7 @@ class ResponseCache:
         self.policy = chooser_of(policy, default_ttl=repository.default_ttl)
         self._telemetry = repository.telemetry
         self._intake = Intake(self.config, self.policy, telemetry=self._telemetry)
+        self._explainer = Explainer(repository, self._intake)
         shelf = Shelf(repository)
         self._calls = Calls(repository, shelf)
         self._streams = Streamer(repository, shelf)
@@ -344,6 +347,31 @@ class ResponseCache:
         self._detach(lambda flying: flying.namespace == home)
         return await self.repository.clear(home)
 
+    # -- explaining ------------------------------------------------------------------------------------
+
+    async def explain(
+        self,
+        query: Any,
+        *,
+        codec: AnswerCodec = _PLAIN,
+        scope: Mapping[str, object] | None = None,
+        request: Callable[[], Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Explanation:
+        """Say why a request hits or misses: what counts of it, what is stored, and where the nearest differs.
+
+        Looks for its answers of every kind, `codec`'s first. On a miss the 1,000 entries used last are
+        compared: those that were stored with the same `secret`, or without one by this process. Calls no
+        provider, counts nothing, and raises only `TypeError` and `ConfigError`, for options that cannot work.
+        """
+        return await self._explainer.explain(
+            query,
+            kinds=all_kinds(codec.kind),
+            scopes=[scope, None] if scope else [None],
+            request=request,
+            options=options,
+        )
+
     # -- life ------------------------------------------------------------------------------------------
 
     async def stats(self) -> Stats:
@@ -398,7 +426,7 @@ class ResponseCache:
         self, request: Any, scope: Mapping[str, object] | None, *, namespace: str | None
     ) -> list[CacheKey]:
         options: CallOptions = {"namespace": namespace}
-        scopes = [None] if scope is None else [None, scope]
+        scopes = [scope, None] if scope else [None]
         keys = [
             self._intake.read_key(request, kind=kind, options=options, scope=one)
             for kind in Kind

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.keys import BucketKeys, KeyLayout
     from llmcache_plugins.repository.link import Link
 
-__all__ = ["evict_to", "measure", "sweep"]
+__all__ = ["evict_to", "latest", "measure", "sweep"]
 
 _SWEEP_AT_ONCE = 200
 
@@ -48,6 +48,17 @@ async def measure(link: Link, layout: KeyLayout) -> list[tuple[int, int]]:
     """Return entries and bytes of each bucket, upper bounds."""
     names = [layout.bucket(number) for number in range(layout.buckets)]
     return [tuple(r) for r in await asyncio.gather(*(link.run("measure", n, {}) for n in names))]
+
+
+async def latest(link: Link, layout: KeyLayout, most: int) -> list[tuple[str, int]]:
+    """Return digest and length in bytes of the entries used last, the latest first."""
+    names = [layout.bucket(number) for number in range(layout.buckets)]
+    pages = await asyncio.gather(*(link.run("latest", bucket, {"most": most}) for bucket in names))
+    rows = [
+        (float(time), member) for page in pages for member, time in zip(page[::2], page[1::2], strict=True)
+    ]
+    parts = (member.decode().partition(":") for _, member in sorted(rows, reverse=True)[:most])
+    return [(digest, int(length)) for digest, _, length in parts]
 
 
 async def evict_to(link: Link, layout: KeyLayout, most: int) -> int:

@@ -38,7 +38,7 @@ from llmcache_plugins.repository.writing import Writer
 from llmcache_plugins.telemetry import Evicted, MarksForgotten, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
     from types import TracebackType
 
     from llmcache_plugins.budget import Budget
@@ -50,6 +50,8 @@ __all__ = ["ResponseRepository"]
 T = TypeVar("T")
 _log = logging.getLogger("llmcache_plugins")
 
+_PAGE = 64
+_LONGEST_LISTED = 64 * 1024
 FIRST_START = 6.0
 """Seconds the embedded server may take to start, outside every budget."""
 
@@ -104,12 +106,13 @@ class ResponseRepository:
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    async def fetch(self, key: CacheKey, *, budget: Budget | None = None) -> Found | None:
+    async def fetch(self, key: CacheKey, *, budget: Budget | None = None, touch: bool = True) -> Found | None:
         """Return the valid entry of a key, or None. One round trip, joined with others of this moment.
 
-        Bytes that are not an entry of ours are counted and are a miss.
+        Bytes that are not an entry of ours are counted and are a miss. Without `touch` it does not count as
+        a use of the entry.
         """
-        found = await self.look_up(key, budget=budget)
+        found = await self.look_up(key, budget=budget, touch=touch)
         return found if isinstance(found, Found) else None
 
     async def fetch_many(
@@ -122,7 +125,9 @@ class ResponseRepository:
 
         return await self._owned(self._links.current(), all_of_them(), budget)
 
-    async def look_up(self, key: CacheKey, *, budget: Budget | None = None) -> Found | Absent:
+    async def look_up(
+        self, key: CacheKey, *, budget: Budget | None = None, touch: bool = True
+    ) -> Found | Absent:
         """Like `fetch`; a miss says which entry, if any, was read and could not be used."""
         link, names = self._locate(key)
         waiting = link.fetch(root=names.root, entry=names["entry"])
@@ -134,9 +139,27 @@ class ResponseRepository:
         else:
             judging = self._judge.judge(link, names, raw.value, raw.epoch)
             found = await self._owned(link, judging, budget)
-        if isinstance(found, Found):
+        if touch and isinstance(found, Found):
             self._touch(link, names, found)
         return found
+
+    async def latest(
+        self, namespace: str | None = None, *, most: int = 1000
+    ) -> AsyncIterator[tuple[str, Entry]]:
+        """Yield digests and entries of those that were used last, the latest first; that is no use of them.
+
+        What is longer than 64 KiB is left out.
+        """
+        link = self._links.current()
+        layout = self._layout(self.config.namespace if namespace is None else namespace, link)
+        rows = [digest for digest, n in await maintenance.latest(link, layout, most) if n <= _LONGEST_LISTED]
+        for first in range(0, len(rows), _PAGE):
+            page = rows[first : first + _PAGE]
+            keys = [CacheKey(digest=d, namespace=layout.namespace, prefix=layout.prefix) for d in page]
+            found = await asyncio.gather(*(self.fetch(key, touch=False) for key in keys))
+            for digest, one in zip(page, found, strict=True):
+                if one is not None:
+                    yield digest, one.entry
 
     # -- writing ---------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import hashlib
 import hmac
 import secrets
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.normalize import Normalizer
     from llmcache_plugins.signature.normalized import Text
 
-__all__ = ["SCHEME", "CacheSignatureEngine", "Unsigned"]
+__all__ = ["SCHEME", "Anatomy", "CacheSignatureEngine", "Unsigned"]
 
 SCHEME: Final = 1
 """Version of the canonical form, part of every digest."""
@@ -188,6 +189,25 @@ class CacheSignatureEngine:
             _normalize(document, texts_of(document), rules)
         return _encoded(document)
 
+    def anatomy(
+        self,
+        request: Mapping[str, Any] | str,
+        *,
+        kind: str = "plain",
+        scope: Mapping[str, object] | None = None,
+        namespace: str | None = None,
+        normalizers: Normalizers | None = None,
+        versions: Mapping[str, Version] | None = None,
+    ) -> Anatomy:
+        """Return what counts of a request, what does not, and what normalizers have stripped.
+
+        Raises `SignatureError`, and nothing else, for a request without a canonical form.
+        """
+        rules = self._normalizers if normalizers is None else normalizers
+        document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
+        stripped = _normalize(document, texts_of(document), rules) if rules else ()
+        return Anatomy(canonical=_encoded(document), left_out=_names_left_out(request), normalized=stripped)
+
     def explain_normalization(
         self,
         request: Mapping[str, Any] | str,
@@ -315,6 +335,31 @@ class Unsigned:
             return self._engine._key(self._document, self._namespace, self._model)  # noqa: SLF001 - the other half of `read`
         except SignatureError as error:
             return error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anatomy:
+    """A request taken apart. `canonical` contains the prompt, all the rest nothing of it."""
+
+    canonical: bytes
+    """What is digested."""
+    left_out: tuple[str, ...]
+    """Paths of what does not count."""
+    normalized: tuple[Normalized, ...]
+    """What was stripped, and where."""
+
+
+def _names_left_out(request: Mapping[str, Any] | str) -> tuple[str, ...]:
+    body = plain(request)
+    if not isinstance(body, dict):
+        return ()
+    said = _spelled(body)
+    names = sorted(said.keys() & _left_out_of(said))
+    headers = plain(said.get("extra_headers", {}))
+    if isinstance(headers, dict):
+        lower = {name: name_of(name).lower() for name in headers}
+        names += [path_of(("extra_headers", n)) for n in sorted(lower) if lower[n] in LEFT_OUT_HEADERS]
+    return tuple(names)
 
 
 def _takes_long(texts: list[Text], rules: Normalizers) -> bool:

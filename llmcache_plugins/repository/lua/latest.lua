@@ -1,0 +1,5 @@
+-- The entries of a bucket that were used last.
+-- KEYS: log
+-- ARGV: most
+-- Returns member ("digest:length"), time, member, time, ...; the latest first
+return redis.call('ZREVRANGE', log, 0, most - 1, 'WITHSCORES')
