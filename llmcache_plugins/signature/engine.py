@@ -88,7 +88,8 @@ class CacheSignatureEngine:
         self._secret = _secret_bytes(secret)
         self._namespace = namespace
         self._prefix = prefix
-        self._normalizers = normalizers if isinstance(normalizers, Normalizers) else Normalizers(normalizers)
+        rules = normalizers if isinstance(normalizers, Normalizers) else Normalizers(normalizers)
+        self._normalizers = rules or None
 
     def compute_signature(
         self,
@@ -127,7 +128,7 @@ class CacheSignatureEngine:
         """
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace)
-        if rules:
+        if rules is not None:
             texts = texts_of(document)
             if _takes_long(texts, rules):
                 return Unsigned(self, document, texts=texts, rules=rules, namespace=namespace)
@@ -155,7 +156,7 @@ class CacheSignatureEngine:
         """
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace)
-        if rules:
+        if rules is not None:
             _normalize(document, texts_of(document), rules)
         return _encoded(document)
 
@@ -172,7 +173,7 @@ class CacheSignatureEngine:
         """
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind="plain", scope=scope, namespace=None)
-        return _normalize(document, texts_of(document), rules)
+        return () if rules is None else _normalize(document, texts_of(document), rules)
 
     def taken_apart(self, request: Mapping[str, Any] | str) -> tuple[bytes, dict[str, str]]:
         """Return a digest of all of a request that is no text, and its texts by their paths.
