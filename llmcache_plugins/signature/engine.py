@@ -129,7 +129,7 @@ class CacheSignatureEngine:
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace)
         if rules is not None:
-            texts = texts_of(document)
+            texts = texts_of(document, scope or ())
             if _takes_long(texts, rules):
                 return Unsigned(self, document, texts=texts, rules=rules, namespace=namespace)
             _normalize(document, texts, rules)
@@ -157,7 +157,7 @@ class CacheSignatureEngine:
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace)
         if rules is not None:
-            _normalize(document, texts_of(document), rules)
+            _normalize(document, texts_of(document, scope or ()), rules)
         return _encoded(document)
 
     def explain_normalization(
@@ -173,7 +173,7 @@ class CacheSignatureEngine:
         """
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind="plain", scope=scope, namespace=None)
-        return () if rules is None else _normalize(document, texts_of(document), rules)
+        return () if rules is None else _normalize(document, texts_of(document, scope or ()), rules)
 
     def taken_apart(self, request: Mapping[str, Any] | str) -> tuple[bytes, dict[str, str]]:
         """Return a digest of all of a request that is no text, and its texts by their paths.
