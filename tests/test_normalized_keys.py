@@ -173,6 +173,12 @@ def test_a_call_may_bring_its_own_normalizers():
     assert ALL.compute_signature(f"for {A}", normalizers=none) == PLAIN.compute_signature(f"for {A}")
 
 
+def test_facts_of_the_provider_are_no_text():
+    for request in (chat("hi"), {"question": "what is it"}):
+        keys = {ALL.compute_signature(request, scope={"system": f"of {token}"}) for token in (A, B)}
+        assert len(keys) == 2
+
+
 def test_what_is_sent_is_not_touched():
     request = chat([{"type": "text", "text": f"for  {A}"}])
     before = copy.deepcopy(request)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import call
+from command import COMMAND, call, environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,6 +173,14 @@ def test_nothing_to_win_is_fine(monkeypatch, capsys, tmp_path: Path):
     code, out, _ = call(monkeypatch, capsys, "suggest", str(path))
     assert code == 0
     assert "1 (50.0%) hit" in out
+
+
+def test_the_command_reads_stdin(sample: Path):
+    command = [*COMMAND, "suggest", "-", "--json"]
+    said = subprocess.run(
+        command, input=sample.read_bytes(), env=environment(), capture_output=True, check=False
+    )
+    assert (said.returncode, json.loads(said.stdout)["requests"]) == (1, 4)
 
 
 @pytest.mark.parametrize(

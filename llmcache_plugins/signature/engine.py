@@ -157,7 +157,7 @@ class CacheSignatureEngine:
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
         if rules is not None:
-            texts = texts_of(document)
+            texts = texts_of(document, scope or ())
             if _takes_long(texts, rules):
                 return Unsigned(self, document, texts=texts, rules=rules, namespace=namespace, model=model)
             _normalize(document, texts, rules)
@@ -186,7 +186,7 @@ class CacheSignatureEngine:
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
         if rules is not None:
-            _normalize(document, texts_of(document), rules)
+            _normalize(document, texts_of(document, scope or ()), rules)
         return _encoded(document)
 
     def anatomy(
@@ -205,7 +205,7 @@ class CacheSignatureEngine:
         """
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
-        stripped = _normalize(document, texts_of(document), rules) if rules else ()
+        stripped = () if rules is None else _normalize(document, texts_of(document, scope or ()), rules)
         return Anatomy(canonical=_encoded(document), left_out=_names_left_out(request), normalized=stripped)
 
     def explain_normalization(
@@ -221,7 +221,7 @@ class CacheSignatureEngine:
         """
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind="plain", scope=scope, namespace=None)
-        return () if rules is None else _normalize(document, texts_of(document), rules)
+        return () if rules is None else _normalize(document, texts_of(document, scope or ()), rules)
 
     def taken_apart(self, request: Mapping[str, Any] | str) -> tuple[bytes, dict[str, str]]:
         """Return a digest of all of a request that is no text, and its texts by their paths.
@@ -251,7 +251,7 @@ class CacheSignatureEngine:
         """
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind="plain", scope=scope, namespace=None)
-        if rules and not _takes_long(texts := texts_of(document), rules):
+        if rules is not None and not _takes_long(texts := texts_of(document, scope or ()), rules):
             _normalize(document, texts, rules)
         prompt, parameters = document[_PARAMETERS - 1], document[_PARAMETERS]
         tree = parameters if prompt is None else {**parameters, "prompt": prompt}

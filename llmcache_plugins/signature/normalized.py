@@ -14,7 +14,7 @@ from llmcache_plugins.normalize import Failed, has_reserved
 from llmcache_plugins.signature.canonical import Refused, path_of, tree_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from llmcache_plugins.normalize import Normalizers
 
@@ -58,19 +58,19 @@ class Text(NamedTuple):
         return text
 
 
-def texts_of(document: list[Any]) -> list[Text]:
+def texts_of(document: list[Any], facts: Container[object] = ()) -> list[Text]:
     """Return the texts of a request in its canonical form `[.., prompt | null, {parameter: value}]`.
 
     Of a provider's body (see `BODY_MARKS`): `prompt`, `instructions`, `system`, `input`, and the contents of
     messages, without the parts that are no text. Of any other mapping the strings of several words, at any
-    depth: a single word there may be the name of a document.
+    depth: a single word there may be the name of a document. The parameters among `facts` are none.
     """
     prompt, parameters = document[-2:]
     if isinstance(prompt, str):
         return [Text(document, len(document) - 2, ())]
-    if BODY_MARKS.isdisjoint(parameters):
-        return [text for text in _strings(parameters, ()) if _has_words(text.said)]
-    return list(_texts_of_body(parameters))
+    is_body = not BODY_MARKS.isdisjoint(parameters)
+    texts = _texts_of_body(parameters) if is_body else _strings(parameters, ())
+    return [text for text in texts if text.path[0] not in facts and (is_body or _has_words(text.said))]
 
 
 def _has_words(text: str) -> bool:
