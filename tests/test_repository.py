@@ -18,8 +18,9 @@ from waiting import wait_until_async
 
 from llmcache_plugins import CacheConfig, ConfigError, RepositoryError, ResponseRepository
 from llmcache_plugins.budget import Budget
+from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER, CacheKey
 from llmcache_plugins.models import Found, Lease, Wait, WriteStatus
-from llmcache_plugins.repository import new_token
+from llmcache_plugins.repository import new_token, touches
 from llmcache_plugins.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ def redis_keys(server: Server | Cluster, pattern: str) -> list[str]:
     for node in getattr(server, "nodes", [server]):
         found += [key.decode() for key in node.command("KEYS", pattern)]
     return found
+
+
+def buckets_of(server: Server | Cluster) -> int:
+    return BUCKETS_IN_CLUSTER if len(server.nodes) > 1 else BUCKETS_ON_SERVER
+
+
+def in_one_bucket(number: int, *, namespace: str) -> CacheKey:
+    return CacheKey(digest=f"{number:064x}", namespace=namespace)
+
+
+def scripts_run(server: Server) -> int:
+    return server.command("INFO", "commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
 
 
 class TestEntries:
@@ -513,7 +526,7 @@ class TestBounds:
 
     async def test_a_bound_on_bytes_is_kept(self, server: Server | Cluster, namespace: str):
         async with opened(
-            server, namespace=namespace, max_bytes=256_000, max_entries=None, compress_from=10**6
+            server, namespace=namespace, max_bytes=300_000, max_entries=None, compress_from=10**6
         ) as repository:
             keys = [key_of(str(i), namespace=namespace) for i in range(400)]
             await asyncio.gather(*(repository.persist(key, entry_of("x" * 1000)) for key in keys))
@@ -521,7 +534,7 @@ class TestBounds:
             lengths = [
                 server.command("STRLEN", name) for name in redis_keys(server, f"llm:{{{namespace}.*:resp:*")
             ]
-            assert sum(lengths) == size.stored_bytes <= 256_000
+            assert sum(lengths) == size.stored_bytes <= 300_000
             assert size.entries == len(lengths) > 150
 
     async def test_what_was_read_lately_is_evicted_last(self, server: Server | Cluster, namespace: str):
@@ -532,6 +545,51 @@ class TestBounds:
             assert await repository.fetch(keys[0])
             assert await repository.evict_stale(max_keys=100) == 100
             assert await repository.fetch(keys[0])
+
+    async def test_a_key_hit_60_times_per_turnover_of_the_bound_survives_it(
+        self, server: Server | Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(touches, "FLUSH_AFTER", 3600.0)  # not for the clock's sake
+        bound = 20
+        async with opened(server, namespace=namespace, max_entries=bound * buckets_of(server)) as repository:
+            hot, *others = (in_one_bucket(i, namespace=namespace) for i in range(3 * bound + 1))
+            await repository.persist(hot, entry_of("x"))
+            for key in others:
+                await repository.persist(key, entry_of("x"))
+                for _ in range(60 // bound):
+                    assert await repository.fetch(hot)
+            assert repository.telemetry.stats.evicted == 2 * bound + 1
+
+    async def test_reads_of_a_hot_key_cost_a_tenth_as_many_scripts_and_one_at_a_time(
+        self, redis8: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(touches, "FLUSH_AFTER", 3600.0)
+        async with opened(redis8, namespace=namespace) as repository:
+            key = key_of("hot", namespace=namespace)
+            await repository.persist(key, entry_of("x"))
+            before = scripts_run(redis8)
+            for _ in range(100):
+                await repository.fetch(key)
+            await wait_until_async(
+                lambda: scripts_run(redis8) == before + 10, description="a note for each ten reads"
+            )
+            # However many read at one moment: one script is under way, and what it missed goes with the next.
+            before = scripts_run(redis8)
+            await asyncio.gather(*(repository.fetch(key) for _ in range(1000)))
+            await wait_until_async(lambda: scripts_run(redis8) > before, description="a note of the reads")
+            assert scripts_run(redis8) - before <= 2
+
+    async def test_evictors_at_one_time_keep_to_the_bound_and_count_nothing_twice(
+        self, server: Server | Cluster, namespace: str
+    ):
+        async with opened(server, namespace=namespace) as one, opened(server, namespace=namespace) as other:
+            keys = [key_of(str(i), namespace=namespace) for i in range(300)]
+            await asyncio.gather(*(one.persist(key, entry_of("x")) for key in keys))
+            evicting = (repository.evict_stale(max_keys=100) for repository in (one, other, one, other))
+            removed = sum(await asyncio.gather(*evicting))
+            left = len(redis_keys(server, f"llm:{{{namespace}.*:resp:*"))
+            assert left == 300 - removed == (await one.size()).entries
+            assert 0 < left <= 100
 
     async def test_evict_stale_evicts_at_the_mission_s_defaults(self, valkey: Server, namespace: str):
         async with opened(valkey, namespace=namespace) as repository:
@@ -594,7 +652,7 @@ class TestBounds:
     async def test_the_newest_entry_is_never_the_one_that_goes(self, valkey: Server, namespace: str):
         """Neither when the log was lost, nor when the server's clock stepped back."""
         async with opened(
-            valkey, namespace=namespace, max_entries=5, max_bytes=3_000, max_entry_bytes=2_000
+            valkey, namespace=namespace, max_entries=5, max_bytes=4_096, max_entry_bytes=2_000
         ) as repository:
             for i in range(20):
                 await repository.persist(key_of(str(i), namespace=namespace), entry_of("x" * 400))
@@ -628,6 +686,26 @@ class TestBounds:
             size = await repository.size()
             assert size.entries == len(redis_keys(valkey, f"llm:{{{namespace}.*:resp:*")) == 50
             assert size.stored_bytes >= 0
+
+    @pytest.mark.parametrize(
+        ("url", "bound", "least"),
+        [
+            ("redis+cluster://localhost:1", {"max_entries": 10}, "max_entries must be at least 64"),
+            ("redis+cluster://localhost:1", {"max_bytes": 200_000}, "max_bytes must be at least 262144"),
+            ("redis://localhost:1", {"max_bytes": 4095}, "max_bytes must be at least 4096"),
+        ],
+    )
+    def test_a_bound_too_small_for_the_buckets_names_the_least_that_works(
+        self, url: str, bound: dict[str, int], least: str
+    ):
+        with pytest.raises(ConfigError, match=least) as refused:
+            ResponseRepository(url, config=CacheConfig(**bound))
+        assert ("64 buckets" in str(refused.value)) == ("cluster" in url)
+
+    async def test_so_for_a_client_of_the_caller_s(self, cluster: Cluster):
+        async with RedisCluster.from_url(cluster.url.replace("redis+cluster", "redis")) as client:
+            with pytest.raises(ConfigError, match="max_entries must be at least 64"):
+                ResponseRepository(client=client, config=CacheConfig(max_entries=63))
 
     @pytest.mark.parametrize("bound", [-1, 1.5, "10", True, None])
     async def test_a_bound_that_is_no_number_is_refused(self, bound: Any):

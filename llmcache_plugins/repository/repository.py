@@ -27,7 +27,7 @@ from llmcache_plugins.repository.timings import Timings
 from llmcache_plugins.repository.topology import connect, wrap
 from llmcache_plugins.repository.touches import Touches
 from llmcache_plugins.repository.urls import parse_url
-from llmcache_plugins.repository.writing import Writer
+from llmcache_plugins.repository.writing import Writer, check_bounds
 from llmcache_plugins.telemetry import Evicted, Telemetry
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class ResponseRepository:
         self.default_ttl = check_ttl(default_ttl)
         self._client = client
         self._target = None if client is not None else parse_url(url)
-        self._new_topology()  # says what is wrong with a URL or a client now, not at the first call
+        # Says what is wrong with a URL, a client or a bound now, not at the first call.
+        check_bounds(self.config, buckets=self._new_topology().buckets)
         self._links = PerLoop(self._new_link)
         self._timings = Timings(self.config)
         self._writer = Writer(config=self.config, timings=self._timings, telemetry=self.telemetry)
