@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,21 @@ import redis.asyncio as aioredis
 from entries import answer_in, entry_of, key_of
 from faultproxy import FaultProxy
 from redis.asyncio.cluster import RedisCluster
-from servers import redis_server
+from servers import Cluster, redis_server
 from waiting import wait_until_async
 
 from llmcache_plugins import CacheConfig, ConfigError, RepositoryError, ResponseRepository
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER, CacheKey
-from llmcache_plugins.models import Found, Lease, Wait, WriteStatus
-from llmcache_plugins.repository import new_token, touches
+from llmcache_plugins.models import Found, Lease, Record, RecordKind, Wait, WriteStatus
+from llmcache_plugins.repository import maintenance, new_token, touches
 from llmcache_plugins.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from servers import Cluster, Server
+    from servers import Server
 
 
 @pytest.fixture
@@ -62,6 +63,47 @@ def in_one_bucket(number: int, *, namespace: str) -> CacheKey:
 
 def scripts_run(server: Server) -> int:
     return server.command("INFO", "commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+
+
+def root_of(key: CacheKey, server: Server | Cluster) -> str:
+    return key.redis_key(buckets=buckets_of(server)).removesuffix(f"resp:{key.digest}")
+
+
+async def publish(repository: ResponseRepository, key: CacheKey, lease: Lease) -> bool:
+    return await repository.leases.publish(key, lease, first=1, last=1, data=b"chunk", is_end=False, most=5)
+
+
+async def leave_everything(
+    repository: ResponseRepository, server: Server | Cluster, *, namespace: str
+) -> None:
+    """Leave 20 entries, a lease, chunks, a record, and a line in the log of an entry that is gone."""
+    for i in range(20):
+        await repository.persist(key_of(str(i), namespace=namespace), entry_of("x"))
+    gone = key_of("gone", namespace=namespace)
+    await repository.persist(gone, entry_of("x"))
+    server.command("DEL", gone.redis_key(buckets=buckets_of(server)))
+    streamed, failed = key_of("streamed", namespace=namespace), key_of("failed", namespace=namespace)
+    lease = await repository.leases.acquire(streamed, token=new_token())
+    assert isinstance(lease, Lease)
+    assert await publish(repository, streamed, lease)
+    lease = await repository.leases.acquire(failed, token=new_token())
+    assert isinstance(lease, Lease)
+    record = Record(kind=RecordKind.RATE_LIMITED, seconds=60)
+    await repository.leases.fail(failed, token=lease.token, lease=lease, record=record)
+
+
+def contents(server: Server | Cluster, namespace: str) -> dict[str, bytes]:
+    """Every key of a namespace with its value, but for the order in which a server keeps hashes and sets."""
+    names = redis_keys(server, f"llm:{{{namespace}.*}}:*")
+    own = re.compile(rf"llm:\{{{re.escape(namespace)}\.\d+\}}:.*")
+    kept = {name for name in names if own.fullmatch(name)}
+    owner = server.node_of if isinstance(server, Cluster) else lambda _: server
+    return {name: owner(name).command("DUMP", name) for name in kept}
+
+
+def whats_of(server: Server | Cluster, namespace: str) -> set[str]:
+    """What kinds of keys there are in a namespace."""
+    return {name.partition("}:")[2].partition(":")[0] for name in contents(server, namespace)}
 
 
 class TestEntries:
@@ -348,6 +390,57 @@ class TestInvalidation:
         assert await repository.clear() == 1500
         assert (await repository.size()).entries == 0
         assert (await repository.size()).stored_bytes == 0
+
+    async def test_after_a_clear_no_byte_of_the_namespace_is_left_but_its_marks(
+        self, server: Server | Cluster, namespace: str
+    ):
+        other = f"{namespace}.0"
+        async with opened(server, namespace=namespace) as repository:
+            for name in (namespace, other):
+                await leave_everything(repository, server, namespace=name)
+            untouched = contents(server, other)
+            everything = {"resp", "lease", "error", "chunks", "marks", "epoch", "log", "size"}
+            assert whats_of(server, namespace) == everything
+            assert await repository.clear() == 20
+            assert whats_of(server, namespace) == {"marks", "epoch"}
+            assert contents(server, other) == untouched
+
+    async def test_flights_that_began_before_a_clear_leave_nothing_after_it(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key = key_of("late", namespace=namespace)
+        late = await repository.leases.acquire(key, token=new_token())
+        assert isinstance(late, Lease)
+        await repository.clear()
+        assert await repository.leases.renew(key, late) is False
+        assert await publish(repository, key, late) is False
+        record = Record(kind=RecordKind.RATE_LIMITED, seconds=60)
+        await repository.leases.fail(key, token=late.token, lease=late, record=record)
+        await repository.leases.commit(key, entry_of("stale"), ttl=60, lease=late)
+        assert whats_of(server, namespace) == {"marks", "epoch"}
+
+    async def test_a_stream_that_begins_as_the_keys_are_swept_leaves_nothing(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        """Its lease is void from the first step of a clear on, whether the sweep has met it or not."""
+        key = key_of("late", namespace=namespace)
+        late = await repository.leases.acquire(key, token=new_token())
+        assert isinstance(late, Lease)
+        lease = server.command("GET", root_of(key, server) + f"lease:{key.digest}")
+        await repository.clear()
+        server.command("SET", root_of(key, server) + f"lease:{key.digest}", lease, "PX", 10_000)
+        assert await publish(repository, key, late) is False
+
+    async def test_flights_that_begin_after_a_clear_survive_its_sweep(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        """A sweep may meet them: it begins when the invalidation is acknowledged, and takes a while."""
+        await repository.clear()
+        await leave_everything(repository, server, namespace=namespace)
+        link = repository._links.current()
+        assert await maintenance.sweep(link, repository._layout(namespace, link)) == 0
+        assert whats_of(server, namespace) >= {"resp", "lease", "error", "chunks"}
+        assert (await repository.size()).entries == 20
 
     async def test_after_a_clear_new_answers_are_kept(self, repository: ResponseRepository, namespace: str):
         key = key_of("again", namespace=namespace)

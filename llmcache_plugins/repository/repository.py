@@ -159,8 +159,10 @@ class ResponseRepository:
     async def clear(self, namespace: str | None = None) -> int:
         """Remove everything of a namespace and void the flights in it; return how many entries went.
 
-        What is committed by flights that begin later stays. Other namespaces are never touched, whatever
-        the name. Raises `InvalidationIncomplete` when not every bucket has acknowledged; repeating is safe.
+        On return no byte of its answers is in Redis, nor of streams that were under way: who reads one of
+        those from another process is interrupted. What is committed by flights that begin later stays. Other
+        namespaces are never touched, whatever the name. Raises `InvalidationIncomplete` when not every bucket
+        has acknowledged, and what other calls raise when the removal is cut short; repeating is safe.
         """
         link = self._links.current()
         layout = self._layout(self.config.namespace if namespace is None else namespace, link)
