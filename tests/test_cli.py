@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import pytest
-from command import environment, llmcache, run
-
-from llmcache_plugins.cli import main
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    """Return what runs the command in this process: a process of its own takes a second to begin."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["llmcache", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
-
-    for name in set(os.environ) - set(environment()):
-        monkeypatch.delenv(name)
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    return call
+from command import llmcache, run
 
 
 def _without(module: str, *arguments: str):
@@ -69,6 +48,9 @@ def test_a_wrong_option_ends_the_process_with_2():
         ("demo", "--median", "-1"),
         ("demo", "--url", "http://localhost"),
         ("demo", "--api-base", "http://127.0.0.1:9/v1"),
+        ("clear",),
+        ("clear", "--namespace", ""),
+        ("clear", "--namespace", "x", "--yes", "--url", "http://localhost"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_sentence(called, arguments):

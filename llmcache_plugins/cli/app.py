@@ -10,6 +10,7 @@ try:
 except ImportError as error:
     raise ImportError('the command needs typer: pip install "llmcache-plugins[cli]"') from error
 
+from llmcache_plugins.cli.clear import clear
 from llmcache_plugins.cli.demo import demo
 
 __all__ = ["app"]
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("clear")(clear)
 app.command("demo")(demo)
 
 
