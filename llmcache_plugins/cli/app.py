@@ -12,6 +12,7 @@ except ImportError as error:
 
 from llmcache_plugins.cli.clear import clear
 from llmcache_plugins.cli.demo import demo
+from llmcache_plugins.cli.doctor import doctor
 
 __all__ = ["app"]
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command("clear")(clear)
 app.command("demo")(demo)
+app.command("doctor")(doctor)
 
 
 def _print_version(wanted: bool) -> None:
