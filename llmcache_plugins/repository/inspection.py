@@ -86,7 +86,8 @@ async def _open(topology: Topology, target: Target) -> None:
     except LLMCacheError as error:
         raise type(error)(f"{target.address}: {error}") from None
     except FAULTS as error:
-        raise _kind(error)(f"{target.address}: {translate(error)}") from None
+        hint = "; a server without TLS has a redis:// URL" if target.url.startswith("rediss:") else ""
+        raise _kind(error)(f"{target.address}: {translate(error)}{hint}") from None
 
 
 def _kind(error: BaseException) -> type[LLMCacheError]:

@@ -263,6 +263,9 @@ class _Cluster:
     async def aclose(self) -> None:
         if self._owned:
             await self._client.aclose()
+            # A client that has lost a node, and is to look for the others anew, has closed nothing.
+            await self._client.nodes_manager.aclose("nodes_cache")
+            await self._client.nodes_manager.aclose("startup_nodes")
 
 
 def _subscriber(connection_class: Any, options: dict[str, Any]) -> PubSub:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.diagnosis import Refusal
-from llmcache_plugins.errors import ConfigError, RepositoryError
+from llmcache_plugins.errors import ConfigError, InvalidationIncomplete, RepositoryError
 from llmcache_plugins.keys import CacheKey, KeyLayout
 from llmcache_plugins.models import EncodedAnswer, Entry, Lease, Record, RecordKind, WriteStatus
 from llmcache_plugins.repository.faults import FAULTS, translate
@@ -57,8 +57,15 @@ async def try_out(
         lease_ttl=_SECONDS,
     )
     layout = KeyLayout(prefix=prefix, namespace=config.namespace, buckets=topology.buckets)
+    if topology.uncovered_slots():
+        said = "its client opens no Cluster that lacks slots"
+        return [Refusal(what="connect and load the scripts", said=said)], []
     trial = _Trial(url, config)
     try:
+        await trial.attempt("connect and load the scripts", trial.repository.ping())
+        if trial.refusals:
+            # Nothing else can work either, and some of it would be tried for seconds.
+            return trial.refusals, []
         await asyncio.gather(*(trial.use(_key(layout, number)) for number in range(layout.buckets)))
         await trial.use_namespace()
         await trial.attempt("wake those who wait", _wake(topology, layout.request("0" * 64)["wake"]))
@@ -84,6 +91,8 @@ class _Trial:
         """Do one thing; what is refused is noted."""
         try:
             return await work
+        except InvalidationIncomplete as error:
+            self.note(what, str(error.__cause__ or error))
         except (RepositoryError, ConfigError) as error:
             self.note(what, str(error))
         except FAULTS as error:
