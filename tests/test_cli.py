@@ -21,7 +21,8 @@ def test_help_lists_the_verbs():
     done = llmcache("--help")
 
     assert done.returncode == 0
-    assert "demo" in done.stdout
+    for verb in ("clear", "demo", "doctor"):
+        assert verb in done.stdout
     assert "--version" in done.stdout
     assert "Exit codes: 0 fine, 1 findings, 2 usage" in done.stdout
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,6 +16,7 @@ from test_compose import PASSWORD
 from test_compose import running as running_as_composed
 from test_security import PAGE
 
+from llmcache_plugins import diagnosis
 from llmcache_plugins.diagnosis import Level, NodeFacts, ServerFacts, diagnose
 from llmcache_plugins.errors import ConfigError, RepositoryUnavailable
 from llmcache_plugins.repository import cgroups, inspection
@@ -22,7 +25,6 @@ from llmcache_plugins.repository.inspection import inspect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from llmcache_plugins.diagnosis import Finding
 
@@ -289,6 +291,16 @@ def test_what_cannot_be_looked_at_ends_with_2_and_a_sentence(called: Called, arg
     assert json.loads(out)["error"].keys() == {"type", "message"}
     assert len(err.splitlines()) == 1
     assert "hush" not in out + err
+
+
+def test_the_page_lists_every_check():
+    made: set[str] = set()
+    for module in Path(diagnosis.__file__).parent.glob("*.py"):
+        made |= set(re.findall(r'\b(?:fine|note|problem)\(\s*"([a-z-]+)"', module.read_text("utf-8")))
+    page = (Path(__file__).parents[1] / "docs" / "operations.md").read_text("utf-8")
+    table = page.partition("| check |")[2].partition("\n\n")[0]
+    firsts = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert {name for first in firsts for name in re.findall(r"`([a-z-]+)`", first)} == made
 
 
 # -- memory limits -------------------------------------------------------------------------------------------
