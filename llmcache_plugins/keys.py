@@ -133,9 +133,10 @@ class KeyLayout(msgspec.Struct, frozen=True, kw_only=True):
         return f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.*}}:*"
 
     def matcher(self) -> re.Pattern[str]:
-        """Return the exact form of an entry's key, for `fullmatch`: groups `bucket` and `digest`.
+        """Return the exact form of the keys of requests, for `fullmatch`: groups `bucket` and `name`.
 
-        A namespace may contain dots: `a` must not match the keys of `a.0`.
+        The name is what follows the root. A namespace may contain dots: `a` must not match the keys of `a.0`.
         """
         head = re.escape(f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.")
-        return re.compile(head + r"(?P<bucket>\d+)\}:resp:(?P<digest>[0-9a-f]{64})")
+        name = r"(?:resp|lease|error):[0-9a-f]{64}|chunks:[0-9a-f]{64}:\d{16}"
+        return re.compile(rf"{head}(?P<bucket>\d+)\}}:(?P<name>{name})")

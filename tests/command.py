@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -48,20 +46,3 @@ def run(
         timeout=timeout,
         check=False,
     )
-
-
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[object, str, str]:
-    """Run the command in this process, for one of its own takes a second to begin: its code, out and err."""
-    from llmcache_plugins.cli import main
-
-    for name in set(os.environ) - set(environment()):
-        monkeypatch.delenv(name)
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["llmcache", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    return ended.value.code, said.out, said.err

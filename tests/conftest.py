@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 import sys
 import uuid
 import warnings
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from command import environment
 from servers import Cluster, Server, redis_cluster, redis_server, valkey_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from llmcache_plugins.testing.provider_server import ProviderServer
 
@@ -108,6 +110,30 @@ def cluster(_cluster: Cluster) -> Iterator[Cluster]:
 def server(request: pytest.FixtureRequest) -> Server | Cluster:
     """Return each kind of server in turn: the test runs once per kind."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Return what runs the command in this process: one of its own takes a second to begin.
+
+    It returns the exit code, and what was said on stdout and stderr.
+    """
+    from llmcache_plugins.cli import main
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llmcache", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    return call
 
 
 @pytest.fixture

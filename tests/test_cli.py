@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import pytest
-from command import call, llmcache, run
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    """Return what runs the command in this process."""
-    return partial(call, monkeypatch, capsys)
+from command import llmcache, run
 
 
 def _without(module: str, *arguments: str):
@@ -28,8 +21,8 @@ def test_help_lists_the_verbs():
     done = llmcache("--help")
 
     assert done.returncode == 0
-    assert "demo" in done.stdout
-    assert "suggest" in done.stdout
+    for verb in ("clear", "demo", "doctor", "explain", "suggest"):
+        assert verb in done.stdout
     assert "--version" in done.stdout
     assert "Exit codes: 0 fine, 1 findings, 2 usage" in done.stdout
 
@@ -58,6 +51,9 @@ def test_a_wrong_option_ends_the_process_with_2():
         ("demo", "--api-base", "http://127.0.0.1:9/v1"),
         ("suggest",),
         ("suggest", "no-such-file.jsonl"),
+        ("clear",),
+        ("clear", "--namespace", ""),
+        ("clear", "--namespace", "x", "--yes", "--url", "http://localhost"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_sentence(called, arguments):

@@ -14,6 +14,8 @@ from llmcache_plugins import CachePolicy, InferenceGateway, Outcome, ResponseCac
 from llmcache_plugins.signature import CacheSignatureEngine, Leaves
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servers import Cluster, Server
 
 PATIENT: dict[str, Any] = {"lookup_budget": 5.0, "commit_budget": 5.0, "socket_timeout": 5.0}
@@ -204,3 +206,40 @@ async def test_a_thousand_entries_are_compared_and_no_more(valkey: Server, names
         said = await cache.explain(ask("1099", seed=1))
         assert said.compared == 1000
         assert said.differences == ("seed",)
+
+
+class TestCommand:
+    async def test_it_says_where_the_nearest_differs(
+        self, valkey: Server, namespace: str, tmp_path: Path, called: Any
+    ):
+        async with cache_on(valkey, namespace, secret=SECRET) as cache:
+            await cache.put(ask(temperature=0), "x")
+        file = tmp_path / "request.json"
+        file.write_text(json.dumps(ask(temperature=1)))
+        where = (str(file), "--url", valkey.url, "--namespace", namespace, "--secret", SECRET)
+        code, out, _ = await asyncio.to_thread(called, "explain", *where)
+        assert code == 1
+        assert "differs in temperature" in out
+        assert "sky" not in out
+        code, out, _ = await asyncio.to_thread(called, "explain", *where, "--json")
+        assert json.loads(out)["differences"] == ["temperature"]
+        file.write_text(json.dumps(ask(temperature=0)))
+        code, out, _ = await asyncio.to_thread(called, "explain", *where, "--canonical")
+        assert code == 0
+        assert "sky" in out
+
+    @pytest.mark.parametrize("text", ["", "[1]", "{", "\x80"])
+    def test_what_is_no_request_ends_with_2(self, tmp_path: Path, called: Any, text: str):
+        file = tmp_path / "request.json"
+        file.write_bytes(text.encode("latin-1"))
+        code, _, err = called("explain", str(file), "--url", "redis://127.0.0.1:1")
+        assert code == 2
+        assert str(file) in err
+
+    def test_a_server_that_is_away_ends_with_2(self, tmp_path: Path, called: Any):
+        file = tmp_path / "request.json"
+        file.write_text('"hi"')
+        code, out, err = called("explain", str(file), "--url", "redis://127.0.0.1:1", "--json")
+        assert code == 2
+        assert "error" in json.loads(out)
+        assert err.startswith("llmcache explain:")

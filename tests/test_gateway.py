@@ -993,9 +993,9 @@ class TestBounds:
     async def test_an_entry_that_alone_breaks_the_bound_is_refused_not_stored_and_evicted(
         self, valkey: Server, namespace: str
     ):
-        provider = Provider("x" * 4000)
+        provider = Provider("x" * 5000)
         async with opened(
-            valkey.url, provider, namespace=namespace, max_bytes=2000, compress_from=10**6
+            valkey.url, provider, namespace=namespace, max_bytes=4096, compress_from=10**6
         ) as gateway:
             await gateway.resolve(ask())
             assert (await gateway.cache.stats()).refusals == {"too_big": 1}

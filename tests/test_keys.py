@@ -143,7 +143,7 @@ def test_the_matcher_reads_what_the_layout_writes(
     names = layout(namespace, prefix=prefix, buckets=buckets)
     found = names.matcher().fullmatch(names.request(digest)["entry"])
     assert found is not None
-    assert found["digest"] == digest
+    assert found["name"] == f"resp:{digest}"
     assert int(found["bucket"]) == names.bucket_of(digest)
 
 
@@ -174,7 +174,9 @@ def test_a_namespace_with_dots_is_no_neighbours(own: str, other: str) -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        f"llm:{{faq.0}}:lease:{DIGEST}",
+        f"llm:{{faq.0}}:wake:{DIGEST}",
+        f"llm:{{faq.0}}:chunks:{DIGEST}",
+        f"llm:{{faq.0}}:resp:{DIGEST}:{'0' * 16}",
         f"llm:{{faq.0}}:resp:{DIGEST}x",
         f"llm:{{faq.0}}:resp:{DIGEST[:-1]}",
         f"llm:{{faq.0}}:resp:{DIGEST.upper()}",
@@ -183,5 +185,5 @@ def test_a_namespace_with_dots_is_no_neighbours(own: str, other: str) -> None:
         "llm:{faq.0}:marks",
     ],
 )
-def test_the_matcher_knows_only_entries(key: str) -> None:
+def test_the_matcher_knows_only_what_belongs_to_a_request(key: str) -> None:
     assert not layout().matcher().fullmatch(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +14,21 @@ import redis.asyncio as aioredis
 from entries import answer_in, entry_of, key_of
 from faultproxy import FaultProxy
 from redis.asyncio.cluster import RedisCluster
-from servers import redis_server
+from servers import Cluster, redis_server
 from waiting import wait_until_async
 
 from llmcache_plugins import CacheConfig, ConfigError, RepositoryError, ResponseRepository
 from llmcache_plugins.budget import Budget
-from llmcache_plugins.models import Found, Lease, Wait, WriteStatus
-from llmcache_plugins.repository import new_token
+from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER, CacheKey
+from llmcache_plugins.models import Found, Lease, Record, RecordKind, Wait, WriteStatus
+from llmcache_plugins.repository import maintenance, new_token, touches
 from llmcache_plugins.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from servers import Cluster, Server
+    from servers import Server
 
 
 @pytest.fixture
@@ -49,6 +51,59 @@ def redis_keys(server: Server | Cluster, pattern: str) -> list[str]:
     for node in getattr(server, "nodes", [server]):
         found += [key.decode() for key in node.command("KEYS", pattern)]
     return found
+
+
+def buckets_of(server: Server | Cluster) -> int:
+    return BUCKETS_IN_CLUSTER if len(server.nodes) > 1 else BUCKETS_ON_SERVER
+
+
+def in_one_bucket(number: int, *, namespace: str) -> CacheKey:
+    return CacheKey(digest=f"{number:064x}", namespace=namespace)
+
+
+def scripts_run(server: Server) -> int:
+    return server.command("INFO", "commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+
+
+def root_of(key: CacheKey, server: Server | Cluster) -> str:
+    return key.redis_key(buckets=buckets_of(server)).removesuffix(f"resp:{key.digest}")
+
+
+async def publish(repository: ResponseRepository, key: CacheKey, lease: Lease) -> bool:
+    return await repository.leases.publish(key, lease, first=1, last=1, data=b"chunk", is_end=False, most=5)
+
+
+async def leave_everything(
+    repository: ResponseRepository, server: Server | Cluster, *, namespace: str
+) -> None:
+    """Leave 20 entries, a lease, chunks, a record, and a line in the log of an entry that is gone."""
+    for i in range(20):
+        await repository.persist(key_of(str(i), namespace=namespace), entry_of("x"))
+    gone = key_of("gone", namespace=namespace)
+    await repository.persist(gone, entry_of("x"))
+    server.command("DEL", gone.redis_key(buckets=buckets_of(server)))
+    streamed, failed = key_of("streamed", namespace=namespace), key_of("failed", namespace=namespace)
+    lease = await repository.leases.acquire(streamed, token=new_token())
+    assert isinstance(lease, Lease)
+    assert await publish(repository, streamed, lease)
+    lease = await repository.leases.acquire(failed, token=new_token())
+    assert isinstance(lease, Lease)
+    record = Record(kind=RecordKind.RATE_LIMITED, seconds=60)
+    await repository.leases.fail(failed, token=lease.token, lease=lease, record=record)
+
+
+def contents(server: Server | Cluster, namespace: str) -> dict[str, bytes]:
+    """Every key of a namespace with its value, but for the order in which a server keeps hashes and sets."""
+    names = redis_keys(server, f"llm:{{{namespace}.*}}:*")
+    own = re.compile(rf"llm:\{{{re.escape(namespace)}\.\d+\}}:.*")
+    kept = {name for name in names if own.fullmatch(name)}
+    owner = server.node_of if isinstance(server, Cluster) else lambda _: server
+    return {name: owner(name).command("DUMP", name) for name in kept}
+
+
+def whats_of(server: Server | Cluster, namespace: str) -> set[str]:
+    """What kinds of keys there are in a namespace."""
+    return {name.partition("}:")[2].partition(":")[0] for name in contents(server, namespace)}
 
 
 class TestEntries:
@@ -336,6 +391,57 @@ class TestInvalidation:
         assert (await repository.size()).entries == 0
         assert (await repository.size()).stored_bytes == 0
 
+    async def test_after_a_clear_no_byte_of_the_namespace_is_left_but_its_marks(
+        self, server: Server | Cluster, namespace: str
+    ):
+        other = f"{namespace}.0"
+        async with opened(server, namespace=namespace) as repository:
+            for name in (namespace, other):
+                await leave_everything(repository, server, namespace=name)
+            untouched = contents(server, other)
+            everything = {"resp", "lease", "error", "chunks", "marks", "epoch", "log", "size"}
+            assert whats_of(server, namespace) == everything
+            assert await repository.clear() == 20
+            assert whats_of(server, namespace) == {"marks", "epoch"}
+            assert contents(server, other) == untouched
+
+    async def test_flights_that_began_before_a_clear_leave_nothing_after_it(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        key = key_of("late", namespace=namespace)
+        late = await repository.leases.acquire(key, token=new_token())
+        assert isinstance(late, Lease)
+        await repository.clear()
+        assert await repository.leases.renew(key, late) is False
+        assert await publish(repository, key, late) is False
+        record = Record(kind=RecordKind.RATE_LIMITED, seconds=60)
+        await repository.leases.fail(key, token=late.token, lease=late, record=record)
+        await repository.leases.commit(key, entry_of("stale"), ttl=60, lease=late)
+        assert whats_of(server, namespace) == {"marks", "epoch"}
+
+    async def test_a_stream_that_begins_as_the_keys_are_swept_leaves_nothing(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        """Its lease is void from the first step of a clear on, whether the sweep has met it or not."""
+        key = key_of("late", namespace=namespace)
+        late = await repository.leases.acquire(key, token=new_token())
+        assert isinstance(late, Lease)
+        lease = server.command("GET", root_of(key, server) + f"lease:{key.digest}")
+        await repository.clear()
+        server.command("SET", root_of(key, server) + f"lease:{key.digest}", lease, "PX", 10_000)
+        assert await publish(repository, key, late) is False
+
+    async def test_flights_that_begin_after_a_clear_survive_its_sweep(
+        self, repository: ResponseRepository, server: Server | Cluster, namespace: str
+    ):
+        """A sweep may meet them: it begins when the invalidation is acknowledged, and takes a while."""
+        await repository.clear()
+        await leave_everything(repository, server, namespace=namespace)
+        link = repository._links.current()
+        assert await maintenance.sweep(link, repository._layout(namespace, link)) == 0
+        assert whats_of(server, namespace) >= {"resp", "lease", "error", "chunks"}
+        assert (await repository.size()).entries == 20
+
     async def test_after_a_clear_new_answers_are_kept(self, repository: ResponseRepository, namespace: str):
         key = key_of("again", namespace=namespace)
         await repository.persist(key, entry_of("old"))
@@ -513,7 +619,7 @@ class TestBounds:
 
     async def test_a_bound_on_bytes_is_kept(self, server: Server | Cluster, namespace: str):
         async with opened(
-            server, namespace=namespace, max_bytes=256_000, max_entries=None, compress_from=10**6
+            server, namespace=namespace, max_bytes=300_000, max_entries=None, compress_from=10**6
         ) as repository:
             keys = [key_of(str(i), namespace=namespace) for i in range(400)]
             await asyncio.gather(*(repository.persist(key, entry_of("x" * 1000)) for key in keys))
@@ -521,7 +627,7 @@ class TestBounds:
             lengths = [
                 server.command("STRLEN", name) for name in redis_keys(server, f"llm:{{{namespace}.*:resp:*")
             ]
-            assert sum(lengths) == size.stored_bytes <= 256_000
+            assert sum(lengths) == size.stored_bytes <= 300_000
             assert size.entries == len(lengths) > 150
 
     async def test_what_was_read_lately_is_evicted_last(self, server: Server | Cluster, namespace: str):
@@ -532,6 +638,51 @@ class TestBounds:
             assert await repository.fetch(keys[0])
             assert await repository.evict_stale(max_keys=100) == 100
             assert await repository.fetch(keys[0])
+
+    async def test_a_key_hit_60_times_per_turnover_of_the_bound_survives_it(
+        self, server: Server | Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(touches, "FLUSH_AFTER", 3600.0)  # not for the clock's sake
+        bound = 20
+        async with opened(server, namespace=namespace, max_entries=bound * buckets_of(server)) as repository:
+            hot, *others = (in_one_bucket(i, namespace=namespace) for i in range(3 * bound + 1))
+            await repository.persist(hot, entry_of("x"))
+            for key in others:
+                await repository.persist(key, entry_of("x"))
+                for _ in range(60 // bound):
+                    assert await repository.fetch(hot)
+            assert repository.telemetry.stats.evicted == 2 * bound + 1
+
+    async def test_reads_of_a_hot_key_cost_a_tenth_as_many_scripts_and_one_at_a_time(
+        self, redis8: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(touches, "FLUSH_AFTER", 3600.0)
+        async with opened(redis8, namespace=namespace) as repository:
+            key = key_of("hot", namespace=namespace)
+            await repository.persist(key, entry_of("x"))
+            before = scripts_run(redis8)
+            for _ in range(100):
+                await repository.fetch(key)
+            await wait_until_async(
+                lambda: scripts_run(redis8) == before + 10, description="a note for each ten reads"
+            )
+            # However many read at one moment: one script is under way, and what it missed goes with the next.
+            before = scripts_run(redis8)
+            await asyncio.gather(*(repository.fetch(key) for _ in range(1000)))
+            await wait_until_async(lambda: scripts_run(redis8) > before, description="a note of the reads")
+            assert scripts_run(redis8) - before <= 2
+
+    async def test_evictors_at_one_time_keep_to_the_bound_and_count_nothing_twice(
+        self, server: Server | Cluster, namespace: str
+    ):
+        async with opened(server, namespace=namespace) as one, opened(server, namespace=namespace) as other:
+            keys = [key_of(str(i), namespace=namespace) for i in range(300)]
+            await asyncio.gather(*(one.persist(key, entry_of("x")) for key in keys))
+            evicting = (repository.evict_stale(max_keys=100) for repository in (one, other, one, other))
+            removed = sum(await asyncio.gather(*evicting))
+            left = len(redis_keys(server, f"llm:{{{namespace}.*:resp:*"))
+            assert left == 300 - removed == (await one.size()).entries
+            assert 0 < left <= 100
 
     async def test_evict_stale_evicts_at_the_mission_s_defaults(self, valkey: Server, namespace: str):
         async with opened(valkey, namespace=namespace) as repository:
@@ -594,7 +745,7 @@ class TestBounds:
     async def test_the_newest_entry_is_never_the_one_that_goes(self, valkey: Server, namespace: str):
         """Neither when the log was lost, nor when the server's clock stepped back."""
         async with opened(
-            valkey, namespace=namespace, max_entries=5, max_bytes=3_000, max_entry_bytes=2_000
+            valkey, namespace=namespace, max_entries=5, max_bytes=4_096, max_entry_bytes=2_000
         ) as repository:
             for i in range(20):
                 await repository.persist(key_of(str(i), namespace=namespace), entry_of("x" * 400))
@@ -628,6 +779,26 @@ class TestBounds:
             size = await repository.size()
             assert size.entries == len(redis_keys(valkey, f"llm:{{{namespace}.*:resp:*")) == 50
             assert size.stored_bytes >= 0
+
+    @pytest.mark.parametrize(
+        ("url", "bound", "least"),
+        [
+            ("redis+cluster://localhost:1", {"max_entries": 10}, "max_entries must be at least 64"),
+            ("redis+cluster://localhost:1", {"max_bytes": 200_000}, "max_bytes must be at least 262144"),
+            ("redis://localhost:1", {"max_bytes": 4095}, "max_bytes must be at least 4096"),
+        ],
+    )
+    def test_a_bound_too_small_for_the_buckets_names_the_least_that_works(
+        self, url: str, bound: dict[str, int], least: str
+    ):
+        with pytest.raises(ConfigError, match=least) as refused:
+            ResponseRepository(url, config=CacheConfig(**bound))
+        assert ("64 buckets" in str(refused.value)) == ("cluster" in url)
+
+    async def test_so_for_a_client_of_the_caller_s(self, cluster: Cluster):
+        async with RedisCluster.from_url(cluster.url.replace("redis+cluster", "redis")) as client:
+            with pytest.raises(ConfigError, match="max_entries must be at least 64"):
+                ResponseRepository(client=client, config=CacheConfig(max_entries=63))
 
     @pytest.mark.parametrize("bound", [-1, 1.5, "10", True, None])
     async def test_a_bound_that_is_no_number_is_refused(self, bound: Any):

@@ -10,7 +10,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import COMMAND, call, environment
+from command import COMMAND, environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,8 +151,8 @@ def sample(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_says_what_to_do(monkeypatch, capsys, sample: Path):
-    code, out, _ = call(monkeypatch, capsys, "suggest", str(sample))
+def test_the_command_says_what_to_do(called, sample: Path):
+    code, out, _ = called("suggest", str(sample))
     assert code == 1
     assert "4 requests; 0 (0.0%) hit as they are." in out
     assert "normalizers=['uuid'] would hit for 1 (25.0%)." in out
@@ -160,17 +160,17 @@ def test_the_command_says_what_to_do(monkeypatch, capsys, sample: Path):
     assert "hello" not in out
 
 
-def test_the_command_says_it_as_json(monkeypatch, capsys, sample: Path):
-    code, out, _ = call(monkeypatch, capsys, "suggest", str(sample), "--json")
+def test_the_command_says_it_as_json(called, sample: Path):
+    code, out, _ = called("suggest", str(sample), "--json")
     said = json.loads(out)
     assert code == 1
     assert (said["requests"], said["hits"], said["best"], said["best_hit_rate"]) == (4, 0, ["uuid"], 0.25)
 
 
-def test_nothing_to_win_is_fine(monkeypatch, capsys, tmp_path: Path):
+def test_nothing_to_win_is_fine(called, tmp_path: Path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"model": "m", "prompt": "hi"}\n' * 2, "utf-8")
-    code, out, _ = call(monkeypatch, capsys, "suggest", str(path))
+    code, out, _ = called("suggest", str(path))
     assert code == 0
     assert "1 (50.0%) hit" in out
 
@@ -194,12 +194,12 @@ def test_the_command_reads_stdin(sample: Path):
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_line(
-    monkeypatch, capsys, tmp_path: Path, content: bytes | None, words: str
+    called, tmp_path: Path, content: bytes | None, words: str
 ):
     path = tmp_path / "x.jsonl"
     if content is not None:
         path.write_bytes(content)
-    code, out, err = call(monkeypatch, capsys, "suggest", str(path))
+    code, out, err = called("suggest", str(path))
     assert (code, out) == (2, "")
     assert words in err
     assert str(path) in err

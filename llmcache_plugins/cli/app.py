@@ -10,7 +10,10 @@ try:
 except ImportError as error:
     raise ImportError('the command needs typer: pip install "llmcache-plugins[cli]"') from error
 
+from llmcache_plugins.cli.clear import clear
 from llmcache_plugins.cli.demo import demo
+from llmcache_plugins.cli.doctor import doctor
+from llmcache_plugins.cli.explain import explain
 from llmcache_plugins.cli.suggest import suggest
 
 __all__ = ["app"]
@@ -22,7 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("clear")(clear)
 app.command("demo")(demo)
+app.command("doctor")(doctor)
+app.command("explain")(explain)
 app.command("suggest")(suggest)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 
 from redis.exceptions import (
     AskError,
@@ -34,6 +35,10 @@ __all__ = ["FAULTS", "Fault", "classify", "translate"]
 
 FAULTS = (RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
 """Everything the client raises by its own account because of the server. Nothing less will do."""
+
+
+_LOGIN = re.compile(r"invalid username-password|HELLO must be called|authentication required", re.IGNORECASE)
+"""On a unix socket, and in a Cluster, the client wraps what the server said in errors of other kinds."""
 
 
 class Fault(enum.Enum):
@@ -66,9 +71,8 @@ def translate(error: BaseException) -> LLMCacheError:
         return ConfigError("this server is a node of a Cluster: use a redis+cluster:// URL")
     if isinstance(error, RedisClusterException) and "cluster mode is not enabled" in str(error).lower():
         return ConfigError("this server is no node of a Cluster: use a redis:// URL")
-    what = (
-        f"{type(error).__name__}: {error}" if not isinstance(error, AuthenticationError) else "login refused"
-    )
+    is_login = isinstance(error, AuthenticationError) or _LOGIN.search(str(error))
+    what = "login refused" if is_login else f"{type(error).__name__}: {error}"
     if classify(error) is Fault.REFUSED:
         # Redis quotes the arguments of a command it does not know.
         said = what.partition("with args")[0].rstrip(" ,")

@@ -164,7 +164,8 @@ class Leases:
     ) -> bool:
         """Send the chunks `first` to `last`, counted from 1, on to those who follow; none keeps them alive.
 
-        `most` is how many batches are kept. False: what came before is lost, nobody can follow any more.
+        `most` is how many batches are kept. False: what came before is lost, or the flight is void; nobody
+        can follow any more.
         """
         link, names = self._locate(key)
         arguments: dict[str, Argument] = {
@@ -178,7 +179,7 @@ class Leases:
             "root": names.root,
             "digest": key.digest,
         }
-        return bool(await link.run("publish", names, arguments))
+        return bool(await link.run("publish", names, arguments, subjects(key.digest, lease.provenance)))
 
     async def tail(self, key: CacheKey, *, fence: str, count: int) -> Tail:
         """Return what follows the first `count` chunks of the flight of this fence."""

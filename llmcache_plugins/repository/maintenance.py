@@ -23,23 +23,29 @@ _SWEEP_AT_ONCE = 200
 
 
 async def sweep(link: Link, layout: KeyLayout) -> int:
-    """Unlink, page by page, the entries of a namespace that its invalidation has voided; return how many."""
+    """Unlink, page by page, what the invalidation of a namespace has voided; return how many entries went.
+
+    Entries, chunks of streams, leases and what failed flights have left, and then what the books still say of
+    entries that are gone. All that is void was there when the invalidation was acknowledged, so no page can
+    miss it.
+    """
     removed, matcher = 0, layout.matcher()
     async for page in link.scan(layout.pattern()):
         by_bucket: dict[int, list[str]] = defaultdict(list)
         for match in filter(None, map(matcher.fullmatch, page)):
-            by_bucket[int(match["bucket"])].append(match["digest"])
-        for number, digests in by_bucket.items():
-            removed += await _sweep_bucket(link, layout.bucket(number), digests)
+            by_bucket[int(match["bucket"])].append(match["name"])
+        for number, names in by_bucket.items():
+            removed += await _sweep_bucket(link, layout.bucket(number), names)
+    await _heal_all(link, layout, insist=True)
     return removed
 
 
-async def _sweep_bucket(link: Link, names: BucketKeys, digests: Sequence[str]) -> int:
-    arguments = {"root": names.root, "subject": NAMESPACE_SUBJECT}
+async def _sweep_bucket(link: Link, keys: BucketKeys, names: Sequence[str]) -> int:
+    arguments = {"root": keys.root, "subject": NAMESPACE_SUBJECT}
     return sum(
         [
-            int(await link.run("sweep", names, arguments, digests[i : i + _SWEEP_AT_ONCE], insist=True))
-            for i in range(0, len(digests), _SWEEP_AT_ONCE)
+            int(await link.run("sweep", keys, arguments, names[i : i + _SWEEP_AT_ONCE], insist=True))
+            for i in range(0, len(names), _SWEEP_AT_ONCE)
         ]
     )
 
@@ -64,7 +70,7 @@ async def latest(link: Link, layout: KeyLayout, most: int) -> list[tuple[str, in
 async def evict_to(link: Link, layout: KeyLayout, most: int) -> int:
     """Take what is gone off the books, then the least recently used beyond `most`; return how many."""
     names = [layout.bucket(number) for number in range(layout.buckets)]
-    await asyncio.gather(*(_heal(link, bucket) for bucket in names))
+    await _heal_all(link, layout)
     counts = [entries for entries, _ in await measure(link, layout)]
     quotas = zip(names, shares(counts, most), strict=True)
     return sum(await asyncio.gather(*(_evict(link, bucket, keep) for bucket, keep in quotas)))
@@ -81,10 +87,15 @@ def shares(counts: Sequence[int], most: int) -> list[int]:
     return quotas
 
 
-async def _heal(link: Link, names: BucketKeys) -> None:
+async def _heal_all(link: Link, layout: KeyLayout, *, insist: bool = False) -> None:
+    numbers = range(layout.buckets)
+    await asyncio.gather(*(_heal(link, layout.bucket(number), insist=insist) for number in numbers))
+
+
+async def _heal(link: Link, names: BucketKeys, *, insist: bool) -> None:
     cursor = b"0"
     while True:
-        cursor = await link.run("heal", names, {"root": names.root, "cursor": cursor})
+        cursor = await link.run("heal", names, {"root": names.root, "cursor": cursor}, insist=insist)
         if cursor == b"0":
             return
 

@@ -34,7 +34,7 @@ from llmcache_plugins.repository.timings import Timings
 from llmcache_plugins.repository.topology import connect, wrap
 from llmcache_plugins.repository.touches import Touches
 from llmcache_plugins.repository.urls import parse_url
-from llmcache_plugins.repository.writing import Writer
+from llmcache_plugins.repository.writing import Writer, check_bounds
 from llmcache_plugins.telemetry import Evicted, MarksForgotten, Telemetry
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class ResponseRepository:
         self.default_ttl = check_ttl(default_ttl)
         self._client = client
         self._target = None if client is not None else parse_url(url)
-        self._new_topology()  # says what is wrong with a URL or a client now, not at the first call
+        # Says what is wrong with a URL, a client or a bound now, not at the first call.
+        check_bounds(self.config, buckets=self._new_topology().buckets)
         self._links = PerLoop(self._new_link)
         self._timings = Timings(self.config)
         self._writer = Writer(config=self.config, timings=self._timings, telemetry=self.telemetry)
@@ -224,8 +225,10 @@ class ResponseRepository:
     async def clear(self, namespace: str | None = None) -> int:
         """Remove everything of a namespace and void the flights in it; return how many entries went.
 
-        What is committed by flights that begin later stays. Other namespaces are never touched, whatever
-        the name. Raises `InvalidationIncomplete` when not every bucket has acknowledged; repeating is safe.
+        On return no byte of its answers is in Redis, nor of streams that were under way: who reads one of
+        those from another process is interrupted. What is committed by flights that begin later stays. Other
+        namespaces are never touched, whatever the name. Raises `InvalidationIncomplete` when not every bucket
+        has acknowledged, and what other calls raise when the removal is cut short; repeating is safe.
         """
         link = self._links.current()
         layout = self._layout(self.config.namespace if namespace is None else namespace, link)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import redis.asyncio as aioredis
@@ -17,6 +18,7 @@ from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -28,13 +30,13 @@ from llmcache_plugins.repository.faults import FAULTS
 from llmcache_plugins.repository.urls import redact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Sequence
 
     from redis.asyncio.client import PubSub
 
     from llmcache_plugins.repository.urls import Target
 
-__all__ = ["Topology", "connect", "wrap"]
+__all__ = ["Node", "Topology", "connect", "wrap"]
 
 Group = list[bytes | None]
 MOST_CONNECTIONS = 64
@@ -43,6 +45,14 @@ _RAW = {NEVER_DECODE: True}
 _SCAN_PAGE = 500
 _PATIENCE = 1.0
 """Seconds for a connection whose URL says that it may take for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One server: `ask` sends it a command. `address` is empty where there is only one."""
+
+    address: str
+    ask: Callable[..., Coroutine[Any, Any, Any]]
 
 
 class Topology(Protocol):
@@ -91,6 +101,12 @@ class Topology(Protocol):
 
     def subscriber(self) -> PubSub:
         """Return a subscription with a connection of its own, to one server; closing it closes that."""
+
+    def nodes(self) -> Sequence[Node]:
+        """Return every server there is, replicas too."""
+
+    def uncovered_slots(self) -> list[int]:
+        """Return the slots of a Cluster that nobody serves, ascending."""
 
     async def aclose(self) -> None:
         """Close what this object opened."""
@@ -179,6 +195,12 @@ class _Server:
         pool = self._client.connection_pool
         return _subscriber(pool.connection_class, pool.connection_kwargs)
 
+    def nodes(self) -> Sequence[Node]:
+        return [Node("", self._client.execute_command)]
+
+    def uncovered_slots(self) -> list[int]:
+        return []
+
     async def aclose(self) -> None:
         if self._express is not None:
             self._express.close()
@@ -255,9 +277,19 @@ class _Cluster:
         node = random.choice(known)  # noqa: S311
         return _subscriber(node.connection_class, node.connection_kwargs)
 
+    def nodes(self) -> Sequence[Node]:
+        return [Node(node.name, node.execute_command) for node in self._client.get_nodes()]
+
+    def uncovered_slots(self) -> list[int]:
+        served = self._client.nodes_manager.slots_cache
+        return [slot for slot in range(REDIS_CLUSTER_HASH_SLOTS) if not served.get(slot)]
+
     async def aclose(self) -> None:
         if self._owned:
             await self._client.aclose()
+            # A client that has lost a node, and is to look for the others anew, has closed nothing.
+            await self._client.nodes_manager.aclose("nodes_cache")
+            await self._client.nodes_manager.aclose("startup_nodes")
 
 
 def _subscriber(connection_class: Any, options: dict[str, Any]) -> PubSub:
@@ -367,8 +399,13 @@ class _EmbeddedConnection(UnixDomainSocketConnection):
             await super().connect()  # type: ignore[no-untyped-call]
 
 
-def connect(target: Target, *, socket_timeout: float, connect_timeout: float) -> Topology:
-    """Return the server a URL names; nothing is opened yet. Raises `ConfigError`."""
+def connect(
+    target: Target, *, socket_timeout: float, connect_timeout: float, is_whole: bool = True
+) -> Topology:
+    """Return the server a URL names; nothing is opened yet. Raises `ConfigError`.
+
+    Without `is_whole` a Cluster is opened too when there are slots that nobody serves.
+    """
     options: dict[str, Any] = {
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": connect_timeout,
@@ -384,9 +421,11 @@ def connect(target: Target, *, socket_timeout: float, connect_timeout: float) ->
         return _Embedded(server, aioredis.Redis(connection_pool=pool))
     try:
         if target.kind == "cluster":
-            return _Cluster(RedisCluster.from_url(target.url, **options), owned=True)
-        client = aioredis.Redis.from_url(target.url, max_connections=MOST_CONNECTIONS, **options)
-        return _Server(client, owned=True)
+            client = RedisCluster.from_url(target.url, require_full_coverage=is_whole, **options)
+            return _Cluster(client, owned=True)
+        return _Server(
+            aioredis.Redis.from_url(target.url, max_connections=MOST_CONNECTIONS, **options), owned=True
+        )
     except (ValueError, TypeError, *FAULTS) as error:
         raise ConfigError(
             f"{redact(target.url)} cannot be used: {type(error).__name__}; check its query options"

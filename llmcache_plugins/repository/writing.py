@@ -1,10 +1,14 @@
-"""Storing an entry: value, books, bounds, lease and wake-up in one script."""
+"""Storing an entry: value, books, bounds, lease and wake-up in one script.
+
+Owns how a bound of the namespace is shared among its buckets, and which bounds are too small for that.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from llmcache_plugins import codec
+from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.models import Commit, WriteStatus
 from llmcache_plugins.repository.reading import subjects
 from llmcache_plugins.repository.timings import Timings, milliseconds
@@ -18,9 +22,32 @@ if TYPE_CHECKING:
     from llmcache_plugins.repository.scripts import Argument
     from llmcache_plugins.telemetry import Telemetry
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "check_bounds"]
 
+LEAST_BUCKET_BYTES = 4096
+"""What a bucket must be able to hold: one ordinary answer of some hundred words, as an SDK returns it."""
 _UNBOUNDED = 2**53 - 1
+
+
+def check_bounds(config: CacheConfig, *, buckets: int) -> None:
+    """Raise `ConfigError` for bounds that so many buckets cannot keep, or can only keep by storing nothing.
+
+    Each bucket keeps its newest entry, and refuses what alone exceeds its share of the bytes.
+    """
+    _check_bound("max_entries", config.max_entries, least=buckets, buckets=buckets)
+    _check_bound("max_bytes", config.max_bytes, least=buckets * LEAST_BUCKET_BYTES, buckets=buckets)
+
+
+def _check_bound(name: str, bound: int | None, *, least: int, buckets: int) -> None:
+    if bound is None or bound >= least:
+        return
+    why = (
+        f"a namespace has {buckets} buckets in a Cluster, and each keeps an equal share of at least"
+        f" {least // buckets}"
+        if buckets > 1
+        else "an answer of ordinary length would not fit"
+    )
+    raise ConfigError(f"{name} must be at least {least} here, not {bound}: {why}")
 
 
 class Writer:
@@ -57,5 +84,5 @@ class Writer:
 
 
 def _share(bound: int | None, buckets: int) -> int:
-    # Rounded down: all buckets together never hold more than the bound (but one entry each).
-    return _UNBOUNDED if bound is None else max(1, bound // buckets)
+    # Rounded down: all buckets together never hold more than the bound.
+    return _UNBOUNDED if bound is None else bound // buckets

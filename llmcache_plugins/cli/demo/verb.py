@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmcache_plugins.cli.demo.questions import Request, load_questions
+from llmcache_plugins.cli.ending import with_a_sentence
 from llmcache_plugins.cli.support import CannotRun, Exit
-from llmcache_plugins.errors import LLMCacheError
 from llmcache_plugins.repository.urls import parse_url, redact
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def demo(
 
     Exit codes: 0 all figures are as they should be, 1 some are not, 2 the demo cannot run.
     """
-    try:
+    with with_a_sentence("demo"):
         from llmcache_plugins.cli.demo.figures import Prices, findings_of, to_json
         from llmcache_plugins.cli.demo.report import print_report
 
@@ -92,12 +92,6 @@ def demo(
         )
         typer.echo(json.dumps(to_json(report), indent=2)) if as_json else print_report(report)
         raise typer.Exit(Exit.FINDINGS if findings_of(report) else Exit.FINE)
-    except (CannotRun, LLMCacheError, ImportError) as error:
-        typer.echo(f"llmcache demo: {error}", err=True)
-        raise typer.Exit(Exit.USAGE) from None
-    except KeyboardInterrupt:
-        typer.echo("llmcache demo: interrupted", err=True)
-        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _requests(file: Path | None, *, model: str | None, api_base: str | None) -> list[Request]:

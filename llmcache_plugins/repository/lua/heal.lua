@@ -8,4 +8,7 @@ for i = 1, #page[2], 2 do
     unbook(log, size, page[2][i])
   end
 end
+if redis.call('EXISTS', log) == 0 then
+  redis.call('UNLINK', size)
+end
 return page[1]

@@ -32,8 +32,12 @@ for i = 1, #subjects do
   end
 end
 local forgotten = 0
-if named > 0 and redis.call('HINCRBY', marks, 'named', named) > 2 * most_marks then
-  forgotten = forget_oldest(marks, tonumber(most_marks))
+if named > 0 then
+  named = named + (redis.call('HGET', marks, 'named') or 0)
+  redis.call('HSET', marks, 'named', named)
+  if named > 2 * most_marks then
+    forgotten = forget_oldest(marks, tonumber(most_marks))
+  end
 end
 if moves_epoch then
   redis.call('HSET', marks, 'epoch', mark)

@@ -2,4 +2,4 @@
 -- KEYS: log
 -- ARGV: most
 -- Returns member ("digest:length"), time, member, time, ...; the latest first
-return redis.call('ZREVRANGE', log, 0, most - 1, 'WITHSCORES')
+return redis.call('ZRANGE', log, 0, most - 1, 'REV', 'WITHSCORES')

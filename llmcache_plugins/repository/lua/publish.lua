@@ -1,13 +1,17 @@
 -- Append a batch of a flight's chunks for those who follow it, or keep what is there alive.
--- KEYS: lease chunks
--- ARGV: fence first last data is_end most keep_ms root digest
+-- KEYS: marks lease chunks
+-- ARGV: fence first last data is_end most keep_ms root digest subjects*
 -- The batch holds the chunks `first` to `last`, counted from 1; none when last < first. `most` is how many
 -- batches are kept: what is older can no longer be followed from its start.
--- Returns 1, or 0 when nobody can follow: what came before is lost, or the flight was over before it began
+-- Returns 1, or 0 when nobody can follow: what came before is lost, or the flight was over or void before it began
 local key = chunks .. ':' .. fence
 if redis.call('EXISTS', key) == 0 then
-  local _, its_fence = read_lease(lease)
+  local _, its_fence, birth = read_lease(lease)
   if tonumber(first) > 1 or its_fence ~= fence then
+    return 0
+  end
+  -- Once an invalidation is acknowledged no new key holds what it voids: a sweep finds all there are.
+  if void_reason(marks, fence, birth, subjects) then
     return 0
   end
 end

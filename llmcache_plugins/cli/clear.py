@@ -1,0 +1,75 @@
+"""`llmcache clear`: remove all answers of one namespace, such as those of a person or a tenant.
+
+Owns the options, the question and the exit code. What is removed, and what that means for calls under way,
+is `ResponseRepository.clear`.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.support import CannotRun
+from llmcache_plugins.config import CacheConfig
+from llmcache_plugins.repository import ResponseRepository
+
+__all__ = ["clear"]
+
+_PATIENCE = 5.0
+"""Seconds for one answer of the server: nobody's request waits for this verb."""
+
+
+def clear(
+    *,
+    namespace: Annotated[str, typer.Option(help="The namespace to empty; others are not touched.")],
+    url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LLMCACHE_URL",
+            help="The server. Default: the embedded server of this user.",
+            show_default=False,
+        ),
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="What the cache's Redis keys begin with.")] = "llm",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Remove all answers of a namespace: afterwards no process serves them and no byte of them is in Redis.
+
+    Safe while the cache is in use, and safe to repeat. Exit codes: 0 cleared, 2 not cleared, or not wholly.
+    """
+    with with_a_sentence("clear", as_json=as_json):
+        config = CacheConfig(
+            namespace=namespace, prefix=prefix, socket_timeout=_PATIENCE, connect_timeout=_PATIENCE
+        )
+        repository = ResponseRepository(url, config=config)
+        if not yes:
+            _ask(f"Remove all answers of namespace {namespace!r} at {repository.address}?")
+        began = time.monotonic()
+        entries = asyncio.run(_clear(repository))
+        seconds = time.monotonic() - began
+        if as_json:
+            done = {"namespace": namespace, "server": repository.address, "entries": entries}
+            typer.echo(json.dumps({**done, "seconds": round(seconds, 3)}, indent=2))
+        else:
+            gone = f"{entries} {'entry' if entries == 1 else 'entries'} removed in {seconds:.2f} s"
+            typer.echo(f"Namespace {namespace!r} at {repository.address}: {gone}.")
+
+
+def _ask(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise CannotRun("there is no terminal to ask on; say --yes to remove the answers")
+    if not typer.confirm(question, err=True):
+        raise CannotRun("nothing was removed")
+
+
+async def _clear(repository: ResponseRepository) -> int:
+    try:
+        await repository.ping()
+        return await repository.clear()
+    finally:
+        await repository.aclose()
