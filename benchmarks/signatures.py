@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.tables import print_table
-from llmcache_plugins.normalize import BUILTIN, Normalizers
+from llmcache_plugins.normalize import Normalizers
+from llmcache_plugins.normalize.builtin import BUILTIN
 from llmcache_plugins.signature import CacheSignatureEngine
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcache_plugins.errors import ConfigError
-from llmcache_plugins.normalize import BUILTIN, Failed, Normalizers, layout, windows
+from llmcache_plugins.normalize import Failed, Normalizers, layout, windows
+from llmcache_plugins.normalize.builtin import BUILTIN
 
 MEGABYTE = 1_000_000
 TOKEN = "\ufdd0"

@@ -15,7 +15,7 @@ from stalls import longest_stall
 from llmcache_plugins import CacheMiss, InferenceGateway, Outcome, ResponseCache
 from llmcache_plugins.adapters.langchain import LangChainCache, cached
 from llmcache_plugins.cache import Errand
-from llmcache_plugins.normalize import BUILTIN
+from llmcache_plugins.normalize.builtin import BUILTIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from llmcache_plugins.errors import SignatureError
 from llmcache_plugins.keys import CacheKey
-from llmcache_plugins.normalize import BUILTIN, Normalizers
+from llmcache_plugins.normalize import Normalizers
+from llmcache_plugins.normalize.builtin import BUILTIN
 from llmcache_plugins.signature import CacheSignatureEngine, Unsigned
 
 VECTORS = Path(__file__).parent / "vectors" / "normalized.json"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmcache_plugins.normalize import BUILTIN, Normalizers
+from llmcache_plugins.normalize import Normalizers
+from llmcache_plugins.normalize.builtin import BUILTIN
 
 if TYPE_CHECKING:
     from servers import Server

@@ -36,6 +36,11 @@ def test_importing_the_package_imports_no_framework():
     assert not set(FRAMEWORKS) & set(loaded)
 
 
+def test_importing_the_package_compiles_no_rule():
+    loaded = run("import sys, llmcache_plugins; print(*sys.modules)").split()
+    assert "llmcache_plugins.normalize.builtin" not in loaded
+
+
 def test_every_public_name_is_there():
     for name in llmcache_plugins.__all__:
         assert getattr(llmcache_plugins, name) is not None

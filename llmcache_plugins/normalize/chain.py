@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmcache_plugins.errors import ConfigError
-from llmcache_plugins.normalize.builtin import BUILTIN, RULES
 from llmcache_plugins.normalize.foreign import TooSlow, own_expression, own_function
 
 if TYPE_CHECKING:
@@ -66,9 +65,9 @@ class NormalText:
 class Normalizers:
     """An ordered chain of rules; one may be used by any number of tasks and threads.
 
-    Names of built-in rules (`BUILTIN`), compiled expressions and functions. Expressions and functions of the
-    application get no text of more than `limit` characters, and an expression at most `timeout` seconds for
-    each: past either, the rule is skipped for that text, which costs a hit and nothing else. Raises
+    Names of built-in rules (`builtin.BUILTIN`), compiled expressions and functions. Expressions and functions
+    of the application get no text of more than `limit` characters, an expression at most `timeout` seconds
+    for each: past either, the rule is skipped for that text, which costs a hit and nothing else. Raises
     `ConfigError` for rules that cannot work.
     """
 
@@ -122,12 +121,7 @@ class Normalizers:
 
 def _rule_of(given: object, *, timeout: float) -> Rule:
     if isinstance(given, str):
-        if given not in RULES:
-            raise ConfigError(
-                f"normalizers has no {given!r}; there are {', '.join(BUILTIN)}."
-                " An expression is given compiled: re.compile(...)"
-            )
-        return RULES[given]
+        return _built_in(given)
     if isinstance(given, re.Pattern):
         return own_expression(given, timeout=timeout)
     if callable(given):
@@ -135,6 +129,17 @@ def _rule_of(given: object, *, timeout: float) -> Rule:
     raise ConfigError(
         f"a normalizer is a name, a compiled expression or a function, not a {type(given).__qualname__}"
     )
+
+
+def _built_in(name: str) -> Rule:
+    from llmcache_plugins.normalize.builtin import RULES
+
+    if name not in RULES:
+        raise ConfigError(
+            f"normalizers has no {name!r}; there are {', '.join(RULES)}."
+            " An expression is given compiled: re.compile(...)"
+        )
+    return RULES[name]
 
 
 def _check(rules: tuple[Rule, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmcache_plugins.normalize import BUILTIN, RULES
+from llmcache_plugins.normalize.builtin import BUILTIN, RULES
 from llmcache_plugins.suggest.sample import Sample
 from llmcache_plugins.suggest.volatile import Volatile, volatile_tokens
 
