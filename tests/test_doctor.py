@@ -188,6 +188,14 @@ async def test_rights_are_tried_on_every_node(cluster: Cluster):
         assert problems(await found_at(url)) == {"rights"}
 
 
+async def test_a_user_who_may_not_ping_is_timed_all_the_same(redis8: Server):
+    with user(redis8, "-ping") as url:
+        redis8.command("CONFIG", "RESETSTAT")
+        (node,) = (await inspect(url)).nodes
+        assert redis8.command("INFO", "commandstats")["cmdstat_ping"]["rejected_calls"] > len(node.pings) > 0
+    assert "PING" not in node.refused
+
+
 async def test_rights_to_one_namespace_are_enough_for_that(valkey: Server, namespace: str):
     with user(valkey, "resetkeys", f"~llm:{{{namespace}.*", "resetchannels", f"&llm:{{{namespace}.*") as url:
         assert problems(await found_at(url, namespace=namespace)) == set()

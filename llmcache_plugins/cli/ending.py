@@ -12,15 +12,18 @@ from llmcache_plugins.errors import LLMCacheError
 
 __all__ = ["with_a_sentence"]
 
+_UNHEARD = logging.NullHandler()
+
 
 @contextmanager
-def with_a_sentence(verb: str, *, as_json: bool = False) -> Iterator[None]:
+def with_a_sentence(verb: str, *, as_json: bool = False, shows_log: bool = False) -> Iterator[None]:
     """End the process with a sentence on stderr when the body cannot go on.
 
-    With `as_json` it is on stdout too, as an object: `{"error": {"type": ..., "message": ...}}`.
+    With `as_json` it is on stdout too, as an object: `{"error": {"type": ..., "message": ...}}`. Without
+    `shows_log` the library's warnings are not shown: what the verb says in the end would be said twice.
     """
-    # What the verb says in the end would be said twice.
-    logging.getLogger("llmcache_plugins").addHandler(logging.NullHandler())
+    if not shows_log:
+        logging.getLogger("llmcache_plugins").addHandler(_UNHEARD)
     try:
         yield
     except (CannotRun, LLMCacheError, ImportError) as error:

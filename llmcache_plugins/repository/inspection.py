@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
 
 from llmcache_plugins.diagnosis import NodeFacts, ServerFacts
 from llmcache_plugins.errors import ConfigError, LLMCacheError, RepositoryUnavailable
@@ -114,6 +114,11 @@ class _Questions:
             self.refused.append(command[0])
             return None
 
+    async def ping(self) -> None:
+        """Make a round trip. A refusal takes as long as an answer."""
+        with suppress(ResponseError):
+            await self._node.ask("PING")
+
 
 async def _inspect_node(node: Node, target: Target) -> NodeFacts:
     address = node.address or target.address
@@ -150,9 +155,7 @@ async def _ping(questions: _Questions) -> list[float]:
     pings = []
     for _ in range(PINGS + 1):
         began = time.perf_counter()
-        # A refusal takes as long as an answer.
-        with suppress(NoPermissionError):
-            await questions.ask("PING")
+        await questions.ping()
         pings.append(time.perf_counter() - began)
     return pings[1:]  # the first may have had to connect
 

@@ -76,7 +76,7 @@ def demo(
 
     Exit codes: 0 all figures are as they should be, 1 some are not, 2 the demo cannot run.
     """
-    with with_a_sentence("demo"):
+    with with_a_sentence("demo", shows_log=True):
         from llmcache_plugins.cli.demo.figures import Prices, findings_of, to_json
         from llmcache_plugins.cli.demo.report import print_report
 
