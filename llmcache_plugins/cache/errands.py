@@ -207,7 +207,7 @@ class Errands:
         refusal = self._shelf.refusal_of(job, encoded)
         if encoded is None or refusal is not None:
             return self._shelf.refuse(refusal or Refusal.NO_CODEC)
-        entry = self._shelf.entry_of(job, encoded, leaves=job.leaves(), seconds=0.0)
+        entry = self._shelf.entry_of(job, encoded, leaves=job.asked.leaves(), seconds=0.0)
         try:
             await self._repository.ready()
             persisting = self._repository.persist(job.key, entry, ttl=job.kept_for)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from llmcache_plugins.cache.job import Asked, Job
 from llmcache_plugins.cache.terms import NoPolicy, Terms, TermsReader
 from llmcache_plugins.errors import CacheMiss, SignatureError
 from llmcache_plugins.keys import CacheKey
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmcache_plugins.answers import AnswerCodec
-    from llmcache_plugins.cache.job import Job
     from llmcache_plugins.cache.options import CallOptions
     from llmcache_plugins.config import CacheConfig
-    from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.policy import CachePolicy, Chooser
     from llmcache_plugins.signature import Anatomy, Leaves
     from llmcache_plugins.telemetry import Telemetry
 
@@ -100,10 +100,10 @@ class Intake:
         key = query if isinstance(query, CacheKey) else self._sign(query, codec, scope, terms, model)
         if key is None:
             return Declined("signature")
-        more.update(codec=codec, request=shown, leaves=partial(self._leaves_of, shown, scope, policy.chain))
+        asked = Asked(shown, scope, policy, self._leaves_of)
         if isinstance(key, Unsigned):
-            return Late(self, key, kind, terms, more)
-        return _job(kind, key, terms, more)
+            return Late(self, key, partial(_job, kind, terms, codec, asked, more), terms.mode)
+        return _job(kind, terms, codec, asked, more, key)
 
     def read_key(
         self,
@@ -201,10 +201,10 @@ class Intake:
         self._complain(f"not cached: {error}", about=error.path)
 
     def _leaves_of(
-        self, shown: Callable[[], Any], scope: Mapping[str, object] | None, chain: Normalizers | None
+        self, shown: Callable[[], Any], scope: Mapping[str, object] | None, policy: CachePolicy
     ) -> bytes:
         try:
-            return self.leaves(shown, scope, chain).packed()
+            return self.leaves(shown, scope, policy.chain).packed()
         except Exception:  # noqa: BLE001 - a request that somebody has changed meanwhile: it is not explained
             return b""
 
@@ -226,35 +226,36 @@ class Intake:
 class Late(Generic[J]):
     """A call whose key would hold up the loop: it is signed in a thread."""
 
-    __slots__ = ("_intake", "_kind", "_more", "_terms", "_unsigned")
+    __slots__ = ("_intake", "_make", "_mode", "_unsigned")
 
-    def __init__(
-        self, intake: Intake, unsigned: Unsigned, kind: type[J], terms: Terms, more: dict[str, Any]
-    ) -> None:
+    def __init__(self, intake: Intake, unsigned: Unsigned, make: Callable[[CacheKey], J], mode: Mode) -> None:
         self._intake = intake
         self._unsigned = unsigned
-        self._kind = kind
-        self._terms = terms
-        self._more = more
+        self._make = make
+        self._mode = mode
 
     async def taken(self) -> J | Declined:
         """Return the job. Raises what `Intake.take` raises."""
         try:
             key = await asyncio.to_thread(self._unsigned.sign)
         except SignatureError as error:
-            self._intake.give_up(error, self._terms.mode)
+            self._intake.give_up(error, self._mode)
             return Declined("signature")
-        return _job(self._kind, key, self._terms, self._more)
+        return self._make(key)
 
 
-def _job(kind: type[J], key: CacheKey, terms: Terms, more: dict[str, Any]) -> J:
+def _job(
+    kind: type[J], terms: Terms, codec: AnswerCodec, asked: Asked, more: dict[str, Any], key: CacheKey
+) -> J:
     return kind(
         key=key,
+        codec=codec,
         policy=terms.policy,
         ttl=terms.ttl,
         mode=terms.mode,
         max_age=terms.max_age,
         provenance=_provenance(key.model, terms.tags),
+        asked=asked,
         **more,
     )
 
@@ -277,4 +278,5 @@ def _temperature_of(request: Any) -> Any:
 
 
 def _field(request: Any, name: str) -> Any:
-    return request.get(name) if isinstance(request, Mapping) else None
+    # The exact type first: nearly every request has it.
+    return request.get(name) if type(request) is dict or isinstance(request, Mapping) else None

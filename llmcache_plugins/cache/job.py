@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.models import EncodedAnswer, Entry, Outcome
     from llmcache_plugins.repository import Ask
 
-__all__ = ["CallJob", "FlightKey", "Glance", "Job", "Landing", "StreamJob", "flight_key"]
+__all__ = ["Asked", "CallJob", "FlightKey", "Glance", "Job", "Landing", "StreamJob", "flight_key"]
 
 FlightKey = tuple["CacheKey", "Hashable"]
 
@@ -37,6 +37,19 @@ class Glance(msgspec.Struct, kw_only=True):
     is_used: bool = False
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What was asked, for those few calls that need more of it than its key."""
+
+    show: Callable[[], Any]
+    scope: Mapping[str, object] | None
+    policy: CachePolicy
+    leaves_of: Callable[[Callable[[], Any], Mapping[str, object] | None, CachePolicy], bytes]
+
+    def leaves(self) -> bytes:
+        """Return the fingerprints of the request's leaves."""
+        return self.leaves_of(self.show, self.scope, self.policy)
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request: its key, how its answer is stored, for how many seconds, what it may do."""
 
@@ -44,10 +57,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     codec: AnswerCodec
     policy: CachePolicy
     ttl: float
-    request: Callable[[], Any]
-    """What the policy is shown."""
-    leaves: Callable[[], bytes]
-    """Gives the fingerprints of the request's leaves."""
+    asked: Asked
     mode: Mode = Mode.DEFAULT
     is_refresh: bool = False
     """Whether an answer is there, and only another is to be brought: by one, and nobody waits."""

@@ -52,7 +52,7 @@ class Settlement:
         self._tasks = tasks
         self._on_lost = on_lost
         # Now, for the application may go on to change its request.
-        self._leaves = job.leaves()
+        self._leaves = job.asked.leaves()
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:

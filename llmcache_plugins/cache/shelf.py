@@ -193,7 +193,7 @@ class Shelf:
         self, cacheable: Callable[[Any, Any], bool], job: Job, encoded: EncodedAnswer
     ) -> Refusal | None:
         try:
-            return None if cacheable(job.request(), job.codec.decode(encoded)) else Refusal.NOT_CACHEABLE
+            return None if cacheable(job.asked.show(), job.codec.decode(encoded)) else Refusal.NOT_CACHEABLE
         except Exception as error:  # noqa: BLE001 - any predicate: the answer is returned all the same
             self._complain(error, "a policy's `cacheable`")
             return Refusal.NOT_CACHEABLE

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
+    from llmcache_plugins.repository.scripts import Argument
+
 __all__ = ["Express", "NotThisWay"]
 
 
@@ -64,7 +66,7 @@ class Express(asyncio.Protocol):
         """Whether a question can be asked."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def ask(self, command: tuple[str, ...], then: Callable[[Any], None]) -> None:
+    def ask(self, command: tuple[Argument, ...], then: Callable[[Any], None]) -> None:
         """Send a command; `then` is given its reply, once, or a `NotThisWay` or redis-py's `TimeoutError`."""
         if self._transport is None or self._transport.is_closing():
             then(NotThisWay())

@@ -68,6 +68,7 @@ class Link:
         self._complaints: set[str] = set()
         self._is_closed = False
         self._hastening: asyncio.Task[None] | None = None
+        self._lacks_scripts = False
         self._reads = FetchBatcher(read=self._read_groups, read_now=self._read_now, spawn=self._tasks.spawn)
         self._scripts = ScriptBatcher(run=self._run_commands, spawn=self._tasks.spawn)
         self.wakes = Wakes(
@@ -128,6 +129,34 @@ class Link:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def tell(
+        self,
+        name: str,
+        keys: BucketKeys,
+        arguments: Mapping[str, Argument],
+        rest: Sequence[Argument],
+        *,
+        then: Callable[[], None],
+    ) -> bool:
+        """Run a script whose reply is of no interest, on the connection for quick reads, if there is one.
+
+        `then` is called when the server has answered, or will not: what it has not done is not done again.
+        """
+        express = self.topology.express()
+        if express is None or self.is_known_bad:
+            return False
+
+        def heard(reply: Any) -> None:
+            self._lacks_scripts |= isinstance(reply, NotThisWay)
+            then()
+
+        if self._lacks_scripts:
+            # What the server refused it may not know: the ordinary way loads it, or says what is wrong.
+            self._lacks_scripts = False
+            return False
+        express.ask(SCRIPTS[name].command(keys, arguments, rest), heard)
+        return True
 
     async def run_replicated(
         self,

@@ -38,7 +38,7 @@ from llmcache_plugins.repository.writing import Writer, check_bounds
 from llmcache_plugins.telemetry import Evicted, MarksForgotten, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
     from types import TracebackType
 
     from llmcache_plugins.budget import Budget
@@ -320,13 +320,18 @@ class ResponseRepository:
     def _touches(self, link: Link) -> Touches:
         if link.touches is None:
 
+            def arguments(root: str) -> dict[str, Argument]:
+                return {"marks_ms": self._timings.marks_ms(), "root": root}
+
             async def note(root: str, members: Sequence[str]) -> None:
                 # An eviction order that misses a second of reads is no harm.
                 with suppress(RepositoryError, ConfigError):
-                    arguments: dict[str, Argument] = {"marks_ms": self._timings.marks_ms(), "root": root}
-                    await link.run("touch", BucketKeys(root), arguments, members)
+                    await link.run("touch", BucketKeys(root), arguments(root), members)
 
-            link.touches = Touches(note=note, spawn=link.spawn)
+            def tell(root: str, members: Sequence[str], then: Callable[[], None]) -> bool:
+                return link.tell("touch", BucketKeys(root), arguments(root), members, then=then)
+
+            link.touches = Touches(note=note, tell=tell, spawn=link.spawn)
         return link.touches
 
     def _count_evicted(self, entries: int) -> None:

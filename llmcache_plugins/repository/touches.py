@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ class Touches:
         self,
         *,
         note: Callable[[str, Sequence[str]], Coroutine[Any, Any, object]],
+        tell: Callable[[str, Sequence[str], Callable[[], None]], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
+        """`note` tells the server; `tell` does it without a task, and calls back, where that is possible."""
         self._note = note
+        self._tell = tell
         self._spawn = spawn
         self._reads: dict[str, dict[str, int]] = defaultdict(dict)
         self._due: set[str] = set()
@@ -61,13 +65,26 @@ class Touches:
         self._due.add(root)
         if root not in self._under_way:
             self._under_way.add(root)
-            self._spawn(self._note_while_due(root))
+            self._note_next(root)
 
-    async def _note_while_due(self, root: str) -> None:
+    def _note_next(self, root: str) -> None:
+        self._due.discard(root)
+        reads = self._reads.pop(root, None)
+        if not reads:
+            self._under_way.discard(root)
+        elif not self._tell(root, list(reads), partial(self._noted, root)):
+            self._spawn(self._note_in_a_task(root, list(reads)))
+
+    async def _note_in_a_task(self, root: str, members: Sequence[str]) -> None:
         try:
-            while root in self._due:
-                await self._note_now(root)
+            await self._note(root, members)
         finally:
+            self._noted(root)
+
+    def _noted(self, root: str) -> None:
+        if root in self._due:
+            self._note_next(root)
+        else:
             self._under_way.discard(root)
 
     async def _note_now(self, root: str) -> None:
