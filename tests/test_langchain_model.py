@@ -25,7 +25,7 @@ from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 from waiting import wait_until_async
 
-from llmcache_plugins import CacheMiss, ConfigError, ResponseCache
+from llmcache_plugins import CacheMiss, CachePolicy, ConfigError, PolicyRouter, ResponseCache
 from llmcache_plugins.adapters.langchain import LangChainCache, cached
 from llmcache_plugins.policy import Refusal
 from llmcache_plugins.testing.provider_server import Behaviour, ProviderServer, rate_limited, server_error
@@ -849,3 +849,93 @@ class TestPickling:
             assert "without the credentials" in caplog.text
             assert type(stranger) is Counting
             assert [(await stranger.ainvoke("Hi")).content for _ in range(2)] == ["1", "2"]
+
+
+class TestOneCall:
+    """What the configuration of one call says, wherever in a chain it is given."""
+
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_its_options_are_those_of_any_call(
+        self, stand_in: ProviderServer, cache: LangChainCache, way: str
+    ):
+        model = cached(plain(stand_in), cache)
+        apart = model.with_config(metadata={"llmcache": {"namespace": "elsewhere", "tags": ["doc:7"]}})
+        for asked in (model, apart, apart, model):
+            await ask(asked, way)
+        assert stand_in.calls == 2
+        await cache.cache.invalidate(tags=["doc:7"])
+        await ask(apart, way)
+        assert stand_in.calls == 2
+        await cache.cache.invalidate(tags=["doc:7"], namespace="elsewhere")
+        await ask(apart, way)
+        await ask(model, way)
+        assert stand_in.calls == 3
+
+    async def test_a_chain_hands_it_on(self, stand_in: ProviderServer, cache: LangChainCache):
+        chain = RunnableLambda(lambda text: f"{text}?") | cached(plain(stand_in), cache)
+        for version in (1, 1, 2):
+            await chain.ainvoke("Hi", config={"metadata": {"llmcache": {"data_version": version}}})
+        assert stand_in.calls == 2
+
+    @pytest.mark.parametrize("said", ["x", {"namspace": "x"}, {"ttl": -1}, {"tags": "doc:7"}])
+    async def test_what_is_not_understood_is_not_cached_and_said_once(
+        self, stand_in: ProviderServer, cache: LangChainCache, caplog: pytest.LogCaptureFixture, said: Any
+    ):
+        model = cached(plain(stand_in), cache)
+        for _ in range(2):
+            await model.ainvoke("Hi", config={"metadata": {"llmcache": said}})
+        assert stand_in.calls == 2
+        assert await outcomes(cache) == {"bypass": 2}
+        assert len([one for one in caplog.messages if "not cached" in one]) == 1
+
+
+class TestPolicies:
+    async def test_a_policy_sees_a_flat_body_whichever_way_the_model_is_asked(
+        self, stand_in: ProviderServer, make: Callable[..., LangChainCache]
+    ):
+        seen: list[dict[str, Any]] = []
+
+        def note(request: dict[str, Any]) -> bool:
+            seen.append(request)
+            return False
+
+        cache = make(policy=PolicyRouter((note, "batch"), ("stand-in", CachePolicy(max_temperature=0.5))))
+        model = plain(stand_in, temperature=0.7)
+        set_llm_cache(cache)
+        await cached(model, cache).ainvoke("Hi")
+        await model.ainvoke("Hi")
+        set_llm_cache(None)
+        assert {request["model"] for request in seen} == {"stand-in"}
+        assert {request["temperature"] for request in seen} == {0.7}
+        assert (await cache.cache.stats()).refusals[Refusal.TEMPERATURE] == 2
+
+    async def test_the_answers_of_a_model_are_forgotten_by_its_name(
+        self, stand_in: ProviderServer, cache: LangChainCache
+    ):
+        model = plain(stand_in)
+        set_llm_cache(cache)
+        for asked in (cached(model, cache), model):
+            await asked.ainvoke("Hi")
+        await cache.cache.invalidate(model="another")
+        await cached(model, cache).ainvoke("Hi")
+        assert stand_in.calls == 2
+        await cache.cache.invalidate(model="stand-in")
+        for asked in (cached(model, cache), model):
+            await asked.ainvoke("Hi")
+        set_llm_cache(None)
+        assert stand_in.calls == 4
+
+    async def test_a_cached_model_serves_stale_while_one_call_refreshes(
+        self, stand_in: ProviderServer, make: Callable[..., LangChainCache]
+    ):
+        cache = make(policy=CachePolicy(ttl=0.01, stale_while_revalidate=100))
+        model = cached(plain(stand_in), cache)
+        await model.ainvoke("Hi")
+
+        async def is_stale() -> bool:
+            await model.ainvoke("Hi", config={"metadata": {"llmcache": {"mode": "read_only"}}})
+            return (await outcomes(cache)).get("stale", 0) > 0
+
+        await wait_until_async(is_stale, description="the answer is stale")
+        await asyncio.gather(*(model.ainvoke("Hi") for _ in range(10)))
+        await wait_until_async(lambda: stand_in.calls == 2, description="one refresh")

@@ -22,7 +22,7 @@ from litellm_calls import (  # noqa: F401
 )
 from waiting import wait_until_async
 
-from llmcache_plugins import CacheMiss, ConfigError, ResponseCache
+from llmcache_plugins import CacheMiss, CachePolicy, ConfigError, PolicyRouter, ResponseCache
 from llmcache_plugins.adapters.litellm import LiteLLMCache
 
 if TYPE_CHECKING:
@@ -311,3 +311,63 @@ class TestLife:
 
 async def _answer() -> str:
     return "answer"
+
+
+class TestPolicies:
+    async def test_answers_are_forgotten_by_their_tags_and_their_model(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        await ask(chat, cache, cache={"tags": ["doc:7"]})
+        await cache.response_cache.invalidate(tags=["doc:8"], model="another")
+        await ask(chat, cache)
+        assert stand_in.calls == 1
+        await cache.response_cache.invalidate(tags=["doc:7"])
+        await ask(chat, cache)
+        assert stand_in.calls == 2
+        # As it is sent to the provider.
+        await cache.response_cache.invalidate(model="gpt-4o-mini")
+        await ask(chat, cache)
+        assert stand_in.calls == 3
+
+    async def test_a_version_is_part_of_the_key(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        for said in ({"prompt_version": "v1"}, {"prompt_version": "v1"}, {"data_version": 2}, {}):
+            await ask(chat, cache, cache=said)
+        assert stand_in.calls == 3
+
+    async def test_a_call_names_a_scenario_or_brings_a_policy(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        for policy in ("batch", CachePolicy(max_temperature=0.0)):
+            await ask(chat, cache, cache={"policy": policy}, temperature=0.7)
+        stats = await cache.response_cache.stats()
+        assert stats.refusals["temperature"] == 1
+        assert stand_in.calls == 2
+
+    async def test_a_router_sees_the_body(self, stand_in: ProviderServer, make: Make, chat: Chat):
+        seen: list[Any] = []
+
+        def is_today(request: Any) -> bool:
+            seen.append(request)
+            return request["messages"][0]["content"] == "today"
+
+        cache = make(policy=PolicyRouter((is_today, CachePolicy(ttl=0))))
+        for _ in range(2):
+            await ask(chat, cache)
+            await litellm.acompletion(**{**chat(), "messages": [{"role": "user", "content": "today"}]})
+        assert stand_in.calls == 3
+        assert not {"api_key", "litellm_logging_obj"} & seen[0].keys()
+
+    @pytest.mark.parametrize(
+        "said",
+        [{"tags": "doc:7"}, {"tags": [7]}, {"policy": "weekly"}, {"data_version": True}],
+        ids=["one tag", "a number", "no scenario", "no version"],
+    )
+    async def test_what_is_not_understood_is_not_cached(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat, said: Any
+    ):
+        for _ in range(2):
+            await ask(chat, cache, cache=said)
+        assert stand_in.calls == 2
+        assert (await outcomes(cache)) == {"bypass": 2}

@@ -76,11 +76,13 @@ class Intake:
         options: CallOptions,
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
+        was_counted: bool = False,
         **more: Any,
     ) -> J | Declined | Late[J]:
         """Return the job of a call, with `more` of the fields of its kind.
 
-        `query` may be its key; `request` says what the policy is shown instead of it. Raises `TypeError` and
+        `query` may be its key; `request` says what the policy is shown instead of it. A call that
+        `was_counted` is declined in silence. Raises `TypeError` and
         `ConfigError` for options that cannot work, and `CacheMiss` where only a stored answer was wanted and
         there can be none.
         """
@@ -89,12 +91,13 @@ class Intake:
         try:
             terms = self.terms.read(options, request=shown, model=model)
         except NoPolicy as error:
-            return self._decline(Refusal.POLICY_FAILED, options, f"choosing its policy raised {error}")
+            complaint = f"choosing its policy raised {error}"
+            return self._decline(Refusal.POLICY_FAILED, options, complaint, was_counted=was_counted)
         if terms.mode is Mode.OFF:
             return Declined("off")
         policy = terms.policy
         if policy.max_temperature is not None and not policy.allows_temperature(_temperature_of(shown())):
-            return self._decline(Refusal.TEMPERATURE, options)
+            return self._decline(Refusal.TEMPERATURE, options, was_counted=was_counted)
         if policy.semantic:
             self._complain("the policy is semantic, no semantic layer is configured: answers match exactly")
         key = query if isinstance(query, CacheKey) else self._sign(query, codec, scope, terms, model)
@@ -113,12 +116,14 @@ class Intake:
         options: CallOptions,
         scope: Mapping[str, object] | None = None,
         model: str | None = None,
+        request: Callable[[], Any] | None = None,
     ) -> CacheKey | Unsigned:
         """Return the key of a query, or what is still to be signed in a thread.
 
         Raises `SignatureError`, and what `take` raises for options.
         """
-        terms = self.terms.read(options, request=partial(_same, query), model=model or _model_of(query))
+        shown, named = request or partial(_same, query), model or self.model_of(query, request)
+        terms = self.terms.read(options, request=shown, model=named)
         return self._read(query, kind, scope, terms, model)
 
     # -- for explanations, which may take their time -----------------------------------------------------
@@ -208,12 +213,15 @@ class Intake:
         except Exception:  # noqa: BLE001 - a request that somebody has changed meanwhile: it is not explained
             return b""
 
-    def _decline(self, refusal: Refusal, options: CallOptions, complaint: str = "") -> Declined:
+    def _decline(
+        self, refusal: Refusal, options: CallOptions, complaint: str = "", *, was_counted: bool
+    ) -> Declined:
         if self.terms.mode_of(options) is Mode.READ_ONLY:
             raise CacheMiss(f"the policy does not cache such a request: {refusal}")
         if complaint:
             self._complain(f"not cached: {complaint}")
-        self._telemetry.emit(Refused(reason=refusal))
+        if not was_counted:
+            self._telemetry.emit(Refused(reason=refusal))
         return Declined(refusal)
 
     def _complain(self, text: str, *, about: str | None = None) -> None:

@@ -7,7 +7,7 @@ work; leaves what a flight does to `flight`, and what a server does to the repos
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -23,7 +23,7 @@ from llmcache_plugins.cache.intake import Declined, Intake, Late
 from llmcache_plugins.cache.job import CallJob, Job, StreamJob
 from llmcache_plugins.cache.shelf import Shelf
 from llmcache_plugins.cache.streams import Report, Streamer
-from llmcache_plugins.cache.terms import NoPolicy, chooser_of, tags_of
+from llmcache_plugins.cache.terms import chooser_of, tags_of
 from llmcache_plugins.config import CacheConfig, CacheSettings
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
 from llmcache_plugins.keys import CacheKey
@@ -236,15 +236,24 @@ class ResponseCache:
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
+        was_looked_up: bool = False,
         **options: Unpack[CallOptions],
     ) -> bool:
         """Store an answer that came from elsewhere, encoded or not; return whether it is stored, or will be.
 
-        What the policy does not admit is counted and not stored.
+        What the policy does not admit is counted, once if it `was_looked_up` before, and not stored.
         """
         if self._intake.terms.mode_of(options) is Mode.READ_ONLY:
             return False
-        job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, request=request)
+        job = self._intake.take(
+            query,
+            Job,
+            codec=codec,
+            options=options,
+            scope=scope,
+            request=request,
+            was_counted=was_looked_up,
+        )
         if isinstance(job, Late):
             job = await job.taken()
         if isinstance(job, Declined):
@@ -258,14 +267,15 @@ class ResponseCache:
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
         model: str | None = None,
+        request: Callable[[], Any] | None = None,
         **options: Unpack[CallOptions],
     ) -> CacheKey:
         """Return the key of a query. Raises `SignatureError` when it has no canonical form.
 
-        `model` is the model that is asked, where the query does not call it that. Normalizers run on the
-        calling thread.
+        `model` is the model that is asked, where the query does not call it that; `request` what the policy
+        is shown instead of the query. Normalizers run on the calling thread.
         """
-        key = self.read_key(query, codec=codec, scope=scope, model=model, **options)
+        key = self.read_key(query, codec=codec, scope=scope, model=model, request=request, **options)
         return key if isinstance(key, CacheKey) else key.sign()
 
     def read_key(
@@ -275,15 +285,17 @@ class ResponseCache:
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
         model: str | None = None,
+        request: Callable[[], Any] | None = None,
         **options: Unpack[CallOptions],
     ) -> CacheKey | Unsigned:
         """Like `key_of`, but leave to a thread what an event loop should not wait for: see `Unsigned`."""
-        return self._intake.read_key(query, kind=codec.kind, options=options, scope=scope, model=model)
+        return self._intake.read_key(
+            query, kind=codec.kind, options=options, scope=scope, model=model, request=request
+        )
 
     def check(self, **options: Unpack[CallOptions]) -> None:
         """Raise for options that no call could take: `TypeError` for their names, else `ConfigError`."""
-        with suppress(NoPolicy):
-            self._intake.terms.read(options, request=dict, model=None)
+        self._intake.terms.check(options)
 
     # -- forgetting ------------------------------------------------------------------------------------
 

@@ -60,11 +60,20 @@ class TermsReader:
         """
         if not options and self._usual is not None:
             return self._usual
+        own = options.get("policy")
+        policy = as_policy(own) if own is not None else self._chosen(request, model)
+        return self._under(policy, options)
+
+    def check(self, options: CallOptions) -> None:
+        """Raise what `read` does for options that no call could take."""
+        own = options.get("policy")
+        self._under(CachePolicy() if own is None else as_policy(own), options)
+
+    def _under(self, policy: CachePolicy, options: CallOptions) -> Terms:
         if unknown := options.keys() - CallOptions.__optional_keys__:
             # A namespace that was misspelled must not be one that was not given.
             known = ", ".join(sorted(CallOptions.__optional_keys__))
             raise TypeError(f"unknown option {min(unknown)!r}; a call takes {known}")
-        policy = self._policy_of(options.get("policy"), request, model)
         max_age = options.get("max_age")
         return Terms(
             policy=policy,
@@ -92,9 +101,7 @@ class TermsReader:
             encode_name(namespace)
         return namespace
 
-    def _policy_of(self, own: object, request: Callable[[], Any], model: str | None) -> CachePolicy:
-        if own is not None:
-            return as_policy(own)
+    def _chosen(self, request: Callable[[], Any], model: str | None) -> CachePolicy:
         if isinstance(self._policy, CachePolicy):
             return self._policy
         try:

@@ -190,7 +190,7 @@ class LangChainCache(BaseCache):
                 await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:
                 request = partial(_request, prompt, llm_string)
-                await self.cache.put(key, answer, codec=_CODEC, request=request)
+                await self.cache.put(key, answer, codec=_CODEC, request=request, was_looked_up=True)
         except Exception as error:  # noqa: BLE001 - the answer is paid for: nothing may stand in its way
             self.complain(f"an answer of LangChain was not stored ({type(error).__name__})")
             abandon(None)  # who waits for it waits in vain

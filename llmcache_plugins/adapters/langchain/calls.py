@@ -10,7 +10,7 @@ import contextvars
 import inspect
 from contextlib import aclosing
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
@@ -22,7 +22,7 @@ from llmcache_plugins.adapters.langchain.shown import shown
 from llmcache_plugins.adapters.langchain.values import mark_hit
 from llmcache_plugins.adapters.threads import from_thread
 from llmcache_plugins.cache import Errand, brought
-from llmcache_plugins.errors import CacheMiss, SharedProviderError
+from llmcache_plugins.errors import CacheMiss, ConfigError, SharedProviderError
 from llmcache_plugins.models import Outcome
 from llmcache_plugins.telemetry import Face
 
@@ -36,10 +36,20 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache import CallOptions
     from llmcache_plugins.models import Resolution
 
-__all__ = ["ModelCall", "ModelCalls"]
+    _Asked: TypeAlias = tuple[dict[str, object], CallOptions]
+
+__all__ = ["SAID", "ModelCall", "ModelCalls", "said_in"]
 
 _CODEC = ResultCodec()
+SAID = "llmcache"
+"""The field of a configuration's metadata, and the argument by which it travels to a stream."""
 _OTHERS = frozenset({Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE, Outcome.COALESCED})
+
+
+def said_in(holder: Any) -> Any:
+    """Return what `{"metadata": {"llmcache": {...}}}` of a run or a configuration says of the cache."""
+    metadata = holder.get("metadata") if isinstance(holder, dict) else getattr(holder, "metadata", None)
+    return metadata.get(SAID) if isinstance(metadata, dict) else None
 
 
 class ModelCall:
@@ -58,8 +68,10 @@ class ModelCall:
     ) -> None:
         self.model = model
         self.messages = messages
-        self.arguments = arguments if stop is None else {**arguments, "stop": stop}
+        self.arguments = dict(arguments) if stop is None else {**arguments, "stop": stop}
         self._run_manager = run_manager
+        self.said = self.arguments.pop(SAID, None) if SAID in arguments else said_in(run_manager)
+        """What the call's configuration says of the cache."""
 
     async def agenerate(self) -> ChatResult:
         """Return what the model returns."""
@@ -116,8 +128,9 @@ class ModelCalls:
 
     async def agenerate(self, call: ModelCall) -> ChatResult:
         """Return the stored result, that of an identical call, or the model's own."""
-        if (request := self._request(call)) is None:
+        if (asked := self._asked(call)) is None:
             return await call.agenerate()
+        request, options = asked
         try:
             resolution = await self.host.cache.resolve(
                 request,
@@ -125,7 +138,7 @@ class ModelCalls:
                 codec=_CODEC,
                 request=partial(shown, request),
                 face=Face.LANGCHAIN,
-                **self.options,
+                **options,
             )
         except SharedProviderError as shared:
             _raise_own(call, shared)
@@ -134,18 +147,19 @@ class ModelCalls:
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Yield the chunks of the stored result, of an identical stream, or the model's own."""
-        if (request := self._request(call)) is None:
+        if (asked := self._asked(call)) is None:
             chunks = call.astream()
         else:
-            chunks = self._shared(call, request, call.astream, may_wait=True)
+            chunks = self._shared(call, asked, call.astream, may_wait=True)
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
 
     def generate(self, call: ModelCall) -> ChatResult:
         """Do the same as `agenerate` for a thread, which calls the model itself."""
-        if (request := self._request(call)) is None:
+        if (asked := self._asked(call)) is None:
             return call.generate()
+        request, options = asked
         cache = self.host.cache
 
         async def acquire(may_wait: bool) -> Resolution | Errand | None:
@@ -155,7 +169,7 @@ class ModelCalls:
                 request=partial(shown, request),
                 may_wait=may_wait,
                 face=Face.LANGCHAIN,
-                **self.options,
+                **options,
             )
 
         found = self.host.sync.acquire(acquire)
@@ -174,13 +188,13 @@ class ModelCalls:
 
     def stream(self, call: ModelCall) -> Generator[ChatGenerationChunk, None, None]:
         """Do the same as `astream` for a thread; the model's own stream is read in another one."""
-        if (request := self._request(call)) is None:
+        if (asked := self._asked(call)) is None:
             yield from call.stream()
             return
         context = contextvars.copy_context()
         chunks = self._shared(
             call,
-            request,
+            asked,
             lambda: from_thread(call.stream, context),
             may_wait=self.host.sync.may_wait(),
         )
@@ -189,12 +203,13 @@ class ModelCalls:
     async def _shared(
         self,
         call: ModelCall,
-        request: dict[str, object],
+        asked: _Asked,
         open_stream: Callable[[], AsyncGenerator[ChatGenerationChunk, None]],
         *,
         may_wait: bool,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         hits: list[Resolution] = []
+        request, options = asked
         chunks = self.host.cache.stream(
             request,
             open_stream,
@@ -203,7 +218,7 @@ class ModelCalls:
             may_wait=may_wait,
             on_hit=hits.append,
             face=Face.LANGCHAIN,
-            **self.options,
+            **options,
         )
         try:
             async with aclosing(chunks):
@@ -219,20 +234,34 @@ class ModelCalls:
                 async for chunk in own_chunks:
                     yield chunk
 
-    def _request(self, call: ModelCall) -> dict[str, object] | None:
-        """Return the request, or None, counted, for a call that must not be cached."""
+    def _asked(self, call: ModelCall) -> _Asked | None:
+        """Return the request and its options, or None, counted, for a call that must not be cached."""
+        options = self.options
         try:
+            if (said := call.said) is not None:
+                options = self._options_of(said)
             if keeps_state_elsewhere(call.model, call.arguments):
                 self.host.complain(f"a call of a cached model is not cached: it {SERVER_SIDE_STATE}")
-                self.host.cache.bypass(SERVER_SIDE_STATE, face=Face.LANGCHAIN, **self.options)
+                self.host.cache.bypass(SERVER_SIDE_STATE, face=Face.LANGCHAIN, **options)
                 return None
-            return described(call.model, call.messages, call.arguments, kind=self.kind)
+            return described(call.model, call.messages, call.arguments, kind=self.kind), options
         except CacheMiss:
             raise
+        except (ConfigError, TypeError) as error:
+            # A namespace that was misspelled must not be one that was not given.
+            self.host.complain(f"a call of a cached model is not cached: {error}")
         except Exception as error:  # noqa: BLE001 - a guest in the application's call: whatever it is
             self.host.complain(f"a call of a cached model is not cached ({type(error).__name__})")
-            self.host.cache.bypass("has no description", face=Face.LANGCHAIN, **self.options)
-            return None
+        self.host.cache.bypass("cannot be understood", face=Face.LANGCHAIN, **self.options)
+        return None
+
+    def _options_of(self, said: Any) -> CallOptions:
+        """Return the model's options and the call's. Raises `ConfigError` and `TypeError`."""
+        if not isinstance(said, dict):
+            raise ConfigError(f"metadata[{SAID!r}] is a dict of options, not a {type(said).__name__}")
+        options = cast("CallOptions", {**self.options, **said})
+        self.host.cache.check(**options)
+        return options
 
     def _own(self, resolution: Resolution) -> ChatResult:
         result: ChatResult = resolution.answer

@@ -55,7 +55,8 @@ class KeyRing:
         return self.note(digest, key)
 
     def _read(self, request: dict[str, object]) -> CacheKey | Unsigned:
-        return self._cache.read_key(request, codec=_CODEC, model=shown(request).get("model"))
+        body = shown(request)
+        return self._cache.read_key(request, codec=_CODEC, model=body.get("model"), request=lambda: body)
 
     def note(self, digest: bytes, key: CacheKey | str) -> CacheKey | str:
         """Keep a key, or a reason, and return it."""

@@ -12,9 +12,10 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables.config import ensure_config
 
 from llmcache_plugins.adapters.langchain.cache import LangChainCache
-from llmcache_plugins.adapters.langchain.calls import ModelCall, ModelCalls
+from llmcache_plugins.adapters.langchain.calls import SAID, ModelCall, ModelCalls, said_in
 from llmcache_plugins.adapters.langchain.pickling import Recipe, recipe_of
 from llmcache_plugins.cache import CallOptions, ResponseCache
 from llmcache_plugins.errors import ConfigError
@@ -47,7 +48,8 @@ def cached(
 
     Identical calls cost one provider call, streamed or not: later ones hit, concurrent ones get its answer,
     and its chunks as they come. The copy is of the same type; bind tools, schemas, retries and fallbacks to
-    it. LangChain's own cache is not asked any more. `options` are those of `CallOptions`, for every call;
+    it. LangChain's own cache is not asked any more. `options` are those of `CallOptions`, for every call; one
+    call has its own by `config={"metadata": {"llmcache": {"ttl": 60}}}`, also of a chain around the model;
     `zero_usage` is by default that of a `LangChainCache`, else off.
 
     A model's rate limiter is charged only by calls of the provider. Pickled, it takes along where the cache
@@ -128,6 +130,20 @@ def _methods_of(calls: ModelCalls) -> dict[str, Any]:
     ) -> AsyncIterator[ChatGenerationChunk]:
         return calls.astream(call_of(self, messages, stop, run_manager, arguments))
 
+    def whole(self: Any, messages: Any, stop: Any = None, run_manager: Any = None, **arguments: Any) -> Any:
+        told = _told(arguments, run_manager)
+        return calls.kind._generate_with_cache(self, messages, stop=stop, run_manager=run_manager, **told)
+
+    def awhole(self: Any, messages: Any, stop: Any = None, run_manager: Any = None, **arguments: Any) -> Any:
+        told = _told(arguments, run_manager)
+        return calls.kind._agenerate_with_cache(self, messages, stop=stop, run_manager=run_manager, **told)
+
+    def in_chunks(self: Any, asked: Any, config: Any = None, **arguments: Any) -> Iterator[Any]:
+        return calls.kind.stream(self, asked, config, **_told(arguments, ensure_config(config)))
+
+    def ain_chunks(self: Any, asked: Any, config: Any = None, **arguments: Any) -> AsyncIterator[Any]:
+        return calls.kind.astream(self, asked, config, **_told(arguments, ensure_config(config)))
+
     def reduce(self: Any) -> tuple[Any, ...]:
         recipe = recipe_of(calls.host, zero_usage=calls.zero_usage, options=calls.options)
         return _restored, (_plain(self, calls.kind), recipe)
@@ -137,10 +153,21 @@ def _methods_of(calls: ModelCalls) -> dict[str, Any]:
     return {
         "_generate": generate,
         "_agenerate": agenerate,
+        # LangChain tells a stream nothing of the call's configuration, whether it is asked for or chosen.
+        "_generate_with_cache": whole,
+        "_agenerate_with_cache": awhole,
+        "stream": in_chunks,
+        "astream": ain_chunks,
         **({"_stream": stream} if streams else {}),
         **({"_astream": astream} if astreams else {}),
         "__reduce__": reduce,
     }
+
+
+def _told(arguments: dict[str, Any], holder: Any) -> dict[str, Any]:
+    """Return a call's arguments, and with them what its configuration says of the cache."""
+    said = said_in(holder)
+    return arguments if said is None or SAID in arguments else {**arguments, SAID: said}
 
 
 def _plain(model: BaseChatModel, kind: type[BaseChatModel]) -> BaseChatModel:

@@ -244,7 +244,12 @@ class Desk:
     async def _put(self, delivery: _Delivery) -> None:
         plan = delivery.plan
         await self._cache.put(
-            plan.key, delivery.answer, codec=plan.codec, request=plan.request, **plan.options
+            plan.key,
+            delivery.answer,
+            codec=plan.codec,
+            request=plan.request,
+            was_looked_up=True,
+            **plan.options,
         )
 
     def complain(self, text: str) -> None:

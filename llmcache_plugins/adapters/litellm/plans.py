@@ -165,10 +165,11 @@ class Planner:
         streams = bool(arguments.get("stream"))
         codec = codec_of(request.kind, streams=streams)
         is_kept = self._trusts_streams or not (streams and request.kind in _BUILT_FROM_CHUNKS)
+        # Without what LiteLLM adds: a plan that kept its record alive would not see its end.
+        body = {name: value for name, value in request.body.items() if name not in LEFT_OUT}
         make = partial(
             Plan,
-            # Without what LiteLLM adds: a plan that kept its record alive would not see its end.
-            body={name: value for name, value in request.body.items() if name not in LEFT_OUT},
+            body=body,
             kind=request.kind,
             streams=streams,
             options=said.options if is_kept else {**said.options, "ttl": 0.0},
@@ -178,7 +179,7 @@ class Planner:
             and request.kind is not Kind.EMBEDDING
             and not arguments.get("fallbacks"),
         )
-        key = self._cache.read_key(request.body, codec=codec, **said.options)
+        key = self._cache.read_key(body, codec=codec, **said.options)
         return make(key=key) if isinstance(key, CacheKey) else Draft(make, key, request.kind, call_id)
 
 
