@@ -220,7 +220,7 @@ class Telemetry:
                 stats.provider_failures += event.failed
                 stats.provider_seconds += event.seconds
             case Refused():
-                stats.refusals[event.reason] += 1
+                stats.refusals[str(event.reason)] += 1
             case LeaseEvent():
                 stats.leases[event.step] += 1
             case Evicted():
