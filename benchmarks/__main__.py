@@ -11,6 +11,7 @@ from itertools import takewhile
 from benchmarks import (
     crashes,
     durations,
+    invalidation,
     langchain,
     litellm,
     reads,
@@ -30,6 +31,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "stampede": stampede.main,
     "durations": durations.main,
     "crashes": crashes.main,
+    "invalidation": invalidation.main,
     "langchain": langchain.main,
     "litellm": litellm.main,
 }
