@@ -1,8 +1,9 @@
 """What makes two requests equal: the canonical form of a request, and its digest.
 
-Owns how a request is taken apart, and the scheme version; the canonical form of values is in `canonical`,
-what cannot change an answer in `left_out`, what normalizers do in `normalized`. Knows nothing of frameworks
-or of Redis: what comes in is a body (or a bare prompt) as it will be sent, what goes out is a `CacheKey`.
+Owns what is digested, and the scheme version; how a request is taken apart is in `request`, the canonical
+form of values in `canonical`, what cannot change an answer in `left_out`, what normalizers do in
+`normalized`. Knows nothing of frameworks or of Redis: what comes in is a body (or a bare prompt) as it will
+be sent, what goes out is a `CacheKey`.
 
     digest = SHA-256 or HMAC-SHA-256 of the canonical JSON of
              [scheme, kind, namespace | [namespace, {version: value}], prompt | null, {parameter: value}]
@@ -31,19 +32,10 @@ import msgspec
 from llmcache_plugins.errors import ConfigError, SignatureError
 from llmcache_plugins.keys import CacheKey, encode_name
 from llmcache_plugins.normalize import Normalizers
-from llmcache_plugins.signature.canonical import (
-    Refused,
-    Tree,
-    collision,
-    name_of,
-    named,
-    path_of,
-    plain,
-    tree_of,
-)
+from llmcache_plugins.signature.canonical import Refused, Tree, path_of
 from llmcache_plugins.signature.leaves import Leaves
-from llmcache_plugins.signature.left_out import LEFT_OUT, LEFT_OUT_HEADERS
-from llmcache_plugins.signature.normalized import BODY_MARKS, Normalized, normalize, texts_of
+from llmcache_plugins.signature.normalized import Normalized, normalize, texts_of
+from llmcache_plugins.signature.request import names_left_out, parameter, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,9 +53,6 @@ Version: TypeAlias = str | int
 
 _PARAMETERS: Final = 4
 """Their place in what is digested."""
-_OPENAI_BASE = "https://api.openai.com/v1"
-_CONVERSATIONS = ("messages", "input")
-_EXTRAS = ("extra_body", "extra_headers", "extra_query")
 # Characters that all built-in rules together go through in a millisecond, even if they are full of tokens.
 _MUCH = 8 * 1024
 
@@ -206,7 +195,7 @@ class CacheSignatureEngine:
         rules = self._normalizers if normalizers is None else normalizers
         document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
         stripped = () if rules is None else _normalize(document, texts_of(document, scope or ()), rules)
-        return Anatomy(canonical=_encoded(document), left_out=_names_left_out(request), normalized=stripped)
+        return Anatomy(canonical=_encoded(document), left_out=names_left_out(request), normalized=stripped)
 
     def explain_normalization(
         self,
@@ -272,9 +261,9 @@ class CacheSignatureEngine:
             if self._versions or versions:
                 # A list: no request without a version has the bytes of one that has.
                 said = {**self._versions, **(versions or {})}
-                spelled = [spelled, {name: _at(name, version) for name, version in said.items()}]
-            prompt, parameters = _parts(request, scope or {})
-            return [SCHEME, _at("kind", kind), spelled, prompt, parameters]
+                spelled = [spelled, {name: parameter(name, version) for name, version in said.items()}]
+            prompt, parameters = parts_of(request, scope or {})
+            return [SCHEME, parameter("kind", kind), spelled, prompt, parameters]
         except Refused as refused:
             raise SignatureError(refused.reason, path=refused.path()) from None
         except RuntimeError as error:
@@ -349,19 +338,6 @@ class Anatomy:
     """What was stripped, and where."""
 
 
-def _names_left_out(request: Mapping[str, Any] | str) -> tuple[str, ...]:
-    body = plain(request)
-    if not isinstance(body, dict):
-        return ()
-    said = _spelled(body)
-    names = sorted(said.keys() & _left_out_of(said))
-    headers = plain(said.get("extra_headers", {}))
-    if isinstance(headers, dict):
-        lower = {name: name_of(name).lower() for name in headers}
-        names += [path_of(("extra_headers", n)) for n in sorted(lower) if lower[n] in LEFT_OUT_HEADERS]
-    return tuple(names)
-
-
 def _takes_long(texts: list[Text], rules: Normalizers) -> bool:
     if rules.is_foreign:
         return bool(texts)
@@ -394,103 +370,3 @@ def _secret_bytes(secret: str | bytes | None) -> bytes | None:
         # An unset variable in a deployment's environment: whoever asked for a secret must not get none.
         raise ConfigError("the secret is empty; give None for keys without a secret")
     return secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else bytes(secret)
-
-
-def _parts(request: object, scope: Mapping[str, object]) -> tuple[Tree, dict[str, Tree]]:
-    """Split a request into its bare prompt, if it is one, and its parameters."""
-    body = plain(request)
-    facts = _parameters(_spelled(plain(scope)), LEFT_OUT) if scope else {}
-    if isinstance(body, str):
-        return tree_of(body, 0), _with_default_base(facts)
-    if isinstance(body, dict):
-        said = _spelled(body)
-        return None, _with_default_base(facts | _parameters(said, _left_out_of(said)))
-    raise Refused(f"a request is a mapping or a string, not {named(request)}")
-
-
-def _spelled(body: dict[Any, Any]) -> dict[str, Any]:
-    """Return what a body says, None being nothing."""
-    said: dict[str, Any] = {}
-    for key, value in body.items():
-        name = key if type(key) is str and key.isascii() else name_of(key)
-        if name in said:
-            raise collision(name)
-        if value is not None:
-            said[name] = value
-    return said
-
-
-def _left_out_of(said: dict[str, Any]) -> frozenset[str]:
-    return frozenset() if BODY_MARKS.isdisjoint(said) else LEFT_OUT
-
-
-def _parameters(said: dict[str, Any], left_out: frozenset[str]) -> dict[str, Tree]:
-    tree = {name: _at(name, value) for name, value in said.items() if name not in left_out}
-    return _with_one_base(_without_empty_extras(_with_short_messages(tree)))
-
-
-def _at(name: str, value: Any) -> Tree:
-    """Return the canonical form of one parameter."""
-    try:
-        return tree_of(_kept_headers(value) if name == "extra_headers" else value, 1)
-    except Refused as refused:
-        raise refused.under(name) from None
-
-
-def _with_short_messages(tree: dict[str, Tree]) -> dict[str, Tree]:
-    """Drop the fields of messages that are None: an SDK does not send them."""
-    for name in _CONVERSATIONS:
-        messages = tree.get(name)
-        if isinstance(messages, list):
-            tree[name] = [_without_none(message) for message in messages]
-    return tree
-
-
-def _without_none(message: Tree) -> Tree:
-    if not isinstance(message, dict) or None not in message.values():
-        return message
-    return {name: value for name, value in message.items() if value is not None}
-
-
-def _kept_headers(headers: Any) -> Any:
-    said = plain(headers)
-    if type(said) is not dict:
-        return said
-    kept: dict[str, Any] = {}
-    for key, value in said.items():
-        # RFC 9110, 5.1: the names of fields are case-insensitive.
-        name = name_of(key).lower()
-        if name in LEFT_OUT_HEADERS:
-            continue
-        if name in kept:
-            raise collision(name)
-        kept[name] = value
-    return kept
-
-
-def _without_empty_extras(tree: dict[str, Tree]) -> dict[str, Tree]:
-    """Drop what adds nothing to a request."""
-    for name in _EXTRAS:
-        if tree.get(name) == {}:
-            del tree[name]
-    return tree
-
-
-def _with_one_base(tree: dict[str, Tree]) -> dict[str, Tree]:
-    """Give the address of the provider one name and spelling."""
-    for name in ("api_base", "base_url"):
-        address = tree.get(name)
-        if isinstance(address, str):
-            tree[name] = address.rstrip("/")
-    base = tree.get("api_base")
-    # Two different addresses both stay: which of them wins is the provider's affair.
-    if "base_url" in tree and (base is None or (isinstance(base, str) and base == tree["base_url"])):
-        tree["api_base"] = tree.pop("base_url")
-    return tree
-
-
-def _with_default_base(tree: dict[str, Tree]) -> dict[str, Tree]:
-    """Drop OpenAI's own address: it is what no address means."""
-    if tree.get("api_base") == _OPENAI_BASE and "base_url" not in tree:
-        del tree["api_base"]
-    return tree
