@@ -548,7 +548,8 @@ class TestLostReplies:
             valkey.url, provider, namespace, lease_ttl=6.0, lookup_budget=3.0, socket_timeout=3.0
         ) as gateway:
             await warm_up(gateway)
-            topology = gateway.cache.repository._links.current().topology
+            link = gateway.cache.repository._links.current()
+            topology = link.topology
             run, sent, may_arrive, arrived = topology.run, *(asyncio.Event() for _ in range(3))
             renew = SCRIPTS["renew"].sha
 
@@ -562,6 +563,7 @@ class TestLostReplies:
                 return replies
 
             monkeypatch.setattr(topology, "run", slowly)
+            monkeypatch.setattr(link._scripts, "_run_now", lambda *_: False)
             monkeypatch.setattr(type(gateway.cache.config), "renew_every", 0.01)
             provider.gate.clear()
             provider.error = ConnectionError("reset") if fails else None

@@ -269,7 +269,7 @@ class Model:
             self.generations[name] += 1
             self.marked[name] = next(self._numbers)
             if is_swept:
-                self.entries[name] = None
+                self.entries[name] = self.holders[name] = self.records[name] = None
         self.current = next(self._numbers)
         self.epoch = self.current
 

@@ -371,3 +371,14 @@ class TestPolicies:
             await ask(chat, cache, cache=said)
         assert stand_in.calls == 2
         assert (await outcomes(cache)) == {"bypass": 2}
+
+    async def test_a_tenant_is_the_one_that_other_faces_call_so(
+        self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
+    ):
+        await ask(chat, cache, cache={"tenant": "acme"})
+        await cache.response_cache.invalidate(tenant="bcme")
+        await ask(chat, cache, cache={"tenant": "acme"})
+        assert stand_in.calls == 1
+        assert await cache.response_cache.clear(tenant="acme") == 1
+        await ask(chat, cache, cache={"tenant": "acme"})
+        assert stand_in.calls == 2

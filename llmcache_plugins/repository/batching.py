@@ -29,6 +29,8 @@ MOST_READS = 128
 MOST_SCRIPTS = 64
 MOST_SCRIPT_BYTES = 1024 * 1024
 """A pipeline closes when its arguments exceed this: one large answer must not hold up 63 others."""
+MOST_BYTES_NOW = 256 * 1024
+"""What is longer does not go where others expect quick answers."""
 MOST_IN_FLIGHT = 4
 """Batches of each sort under way per lane."""
 
@@ -298,17 +300,27 @@ class _Run:
 
 
 class ScriptBatcher:
-    """Joins script calls into one pipeline per lane and turn."""
+    """Joins script calls into one pipeline per lane and turn.
+
+    `run_now` sends commands and calls back for each with its reply, with an exception that is the answer, or
+    with a `NotThisWay` upon which that one goes to `run`: scripts may be repeated. It says whether it could.
+    """
 
     def __init__(
         self,
         *,
         run: Callable[[Sequence[Sequence[Any]]], Awaitable[Sequence[Any]]],
+        run_now: Callable[[Sequence[Any], Sequence[Callable[[Any], None]]], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._run = run
+        self._run_now = run_now
         self._queue = _TickQueue[_Run](
-            send=self._run_batch, spawn=spawn, most=MOST_SCRIPTS, heaviest=MOST_SCRIPT_BYTES
+            send=self._run_batch,
+            send_now=self._send_now,
+            spawn=spawn,
+            most=MOST_SCRIPTS,
+            heaviest=MOST_SCRIPT_BYTES,
         )
 
     def close(self) -> None:
@@ -321,6 +333,23 @@ class ScriptBatcher:
         asked = _Run(command, weight, asyncio.get_running_loop().create_future())
         self._queue.put(lane, asked)
         return asked.answer
+
+    def _send_now(self, batch: list[_Run], landed: Landed) -> bool:
+        if sum(asked.weight for asked in batch) > MOST_BYTES_NOW:
+            return False
+        waiting, again = len(batch), list[_Run]()
+
+        def heard(asked: _Run, reply: Any) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if isinstance(reply, NotThisWay):
+                again.append(asked)
+            elif not asked.answer.done():
+                asked.answer.set_result(reply)
+            if waiting == 0:
+                self._queue.send_in_task(again, landed) if again else landed(None)
+
+        return self._run_now([one.command for one in batch], [partial(heard, one) for one in batch])
 
     async def _run_batch(self, batch: list[_Run]) -> None:
         replies = await self._run([asked.command for asked in batch])

@@ -19,7 +19,7 @@ import hiredis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -68,11 +68,21 @@ class Express(asyncio.Protocol):
 
     def ask(self, command: tuple[Argument, ...], then: Callable[[Any], None]) -> None:
         """Send a command; `then` is given its reply, once, or a `NotThisWay` or redis-py's `TimeoutError`."""
+        self.ask_all([command], [then])
+
+    def ask_all(
+        self, commands: Sequence[tuple[Argument, ...]], thens: Sequence[Callable[[Any], None]]
+    ) -> None:
+        """Do the same for several commands, each with a `then` of its own, in one piece."""
         if self._transport is None or self._transport.is_closing():
-            then(NotThisWay())
+            for then in thens:
+                then(NotThisWay())
             return
-        self._asked.append((self._loop.time(), then))
-        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows no tuples of many
+        now = self._loop.time()
+        self._asked.extend((now, then) for then in thens)
+        # The stub of hiredis knows no tuples of many.
+        packed = map(hiredis.pack_command, commands)  # type: ignore[arg-type]
+        self._transport.write(b"".join(packed))
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._look_after, context=Context())
 

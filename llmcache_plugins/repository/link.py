@@ -68,9 +68,8 @@ class Link:
         self._complaints: set[str] = set()
         self._is_closed = False
         self._hastening: asyncio.Task[None] | None = None
-        self._lacks_scripts = False
         self._reads = FetchBatcher(read=self._read_groups, read_now=self._read_now, spawn=self._tasks.spawn)
-        self._scripts = ScriptBatcher(run=self._run_commands, spawn=self._tasks.spawn)
+        self._scripts = ScriptBatcher(run=self._run_commands, run_now=self._run_now, spawn=self._tasks.spawn)
         self.wakes = Wakes(
             subscriber=topology.subscriber,
             spawn=self._tasks.spawn,
@@ -122,41 +121,25 @@ class Link:
 
         A caller that is cancelled takes nothing back: what was asked is still done.
         """
-        if not insist:
-            self._require_available()
-        command = SCRIPTS[name].command(keys, arguments, rest)
-        reply = await self._scripts.run(self.topology.lane(keys.root), command)
+        reply = await self.start(name, keys, arguments, rest, insist=insist)
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    def tell(
+    def start(
         self,
         name: str,
         keys: BucketKeys,
         arguments: Mapping[str, Argument],
-        rest: Sequence[Argument],
+        rest: Sequence[Argument] = (),
         *,
-        then: Callable[[], None],
-    ) -> bool:
-        """Run a script whose reply is of no interest, on the connection for quick reads, if there is one.
-
-        `then` is called when the server has answered, or will not: what it has not done is not done again.
-        """
-        express = self.topology.express()
-        if express is None or self.is_known_bad:
-            return False
-
-        def heard(reply: Any) -> None:
-            self._lacks_scripts |= isinstance(reply, NotThisWay)
-            then()
-
-        if self._lacks_scripts:
-            # What the server refused it may not know: the ordinary way loads it, or says what is wrong.
-            self._lacks_scripts = False
-            return False
-        express.ask(SCRIPTS[name].command(keys, arguments, rest), heard)
-        return True
+        insist: bool = False,
+    ) -> asyncio.Future[Any]:
+        """Do the same without waiting; the reply may be an exception. Raises when the server is known bad."""
+        if not insist:
+            self._require_available()
+        command = SCRIPTS[name].command(keys, arguments, rest)
+        return self._scripts.run(self.topology.lane(keys.root), command)
 
     async def run_replicated(
         self,
@@ -214,15 +197,26 @@ class Link:
         if express is None:
             return False
 
-        def heard(reply: Any) -> None:
-            if not isinstance(reply, Exception):
-                self._breaker.succeeded()
-            elif not isinstance(reply, NotThisWay):
-                reply = self._translated(reply)
-            then(reply)
-
-        express.ask(("MGET", *keys), heard)
+        express.ask(("MGET", *keys), partial(self._heard, then))
         return True
+
+    def _run_now(
+        self, commands: Sequence[tuple[Argument, ...]], thens: Sequence[Callable[[Any], None]]
+    ) -> bool:
+        express = self.topology.express()
+        if express is None:
+            return False
+        express.ask_all(commands, [partial(self._heard, then) for then in thens])
+        return True
+
+    def _heard(self, then: Callable[[Any], None], reply: Any) -> None:
+        if not isinstance(reply, Exception):
+            self._breaker.succeeded()
+        elif not isinstance(reply, NotThisWay):
+            sent, reply = reply, self._translated(reply)
+            # Whoever asked wants to know that it was sent: it may have been carried out.
+            reply.__cause__ = sent
+        then(reply)
 
     def _hasten(self) -> None:
         """Open the connection for quick reads, if there is none."""

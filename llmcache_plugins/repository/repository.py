@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from llmcache_plugins import codec
 from llmcache_plugins.config import CacheConfig
-from llmcache_plugins.errors import ConfigError, RepositoryError
+from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.keys import BucketKeys, CacheKey, KeyLayout
 from llmcache_plugins.loops import PerLoop
 from llmcache_plugins.models import Absent, Commit, Entry, Found, Invalidation, Lease, Size, WriteStatus
@@ -38,7 +37,7 @@ from llmcache_plugins.repository.writing import Writer, check_bounds
 from llmcache_plugins.telemetry import Evicted, MarksForgotten, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
     from types import TracebackType
 
     from llmcache_plugins.budget import Budget
@@ -320,18 +319,11 @@ class ResponseRepository:
     def _touches(self, link: Link) -> Touches:
         if link.touches is None:
 
-            def arguments(root: str) -> dict[str, Argument]:
-                return {"marks_ms": self._timings.marks_ms(), "root": root}
+            def note(root: str, members: Sequence[str]) -> asyncio.Future[Any]:
+                arguments: dict[str, Argument] = {"marks_ms": self._timings.marks_ms(), "root": root}
+                return link.start("touch", BucketKeys(root), arguments, members)
 
-            async def note(root: str, members: Sequence[str]) -> None:
-                # An eviction order that misses a second of reads is no harm.
-                with suppress(RepositoryError, ConfigError):
-                    await link.run("touch", BucketKeys(root), arguments(root), members)
-
-            def tell(root: str, members: Sequence[str], then: Callable[[], None]) -> bool:
-                return link.tell("touch", BucketKeys(root), arguments(root), members, then=then)
-
-            link.touches = Touches(note=note, tell=tell, spawn=link.spawn)
+            link.touches = Touches(note=note)
         return link.touches
 
     def _count_evicted(self, entries: int) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from llmcache_plugins.errors import ConfigError, RepositoryError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Touches"]
 
@@ -29,17 +32,9 @@ MOST_MEMBERS = 256
 class Touches:
     """The reads of one event loop that the access log does not know of yet."""
 
-    def __init__(
-        self,
-        *,
-        note: Callable[[str, Sequence[str]], Coroutine[Any, Any, object]],
-        tell: Callable[[str, Sequence[str], Callable[[], None]], bool],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-    ) -> None:
-        """`note` tells the server; `tell` does it without a task, and calls back, where that is possible."""
+    def __init__(self, *, note: Callable[[str, Sequence[str]], asyncio.Future[Any]]) -> None:
+        """`note` tells the server of reads of a bucket; what it raises, and comes to, is of no interest."""
         self._note = note
-        self._tell = tell
-        self._spawn = spawn
         self._reads: dict[str, dict[str, int]] = defaultdict(dict)
         self._due: set[str] = set()
         self._under_way: set[str] = set()
@@ -58,7 +53,8 @@ class Touches:
         """Tell the server now."""
         self._cancel_timer()
         for root in list(self._reads):
-            await self._note_now(root)
+            if (noting := self._begin(root)) is not None:
+                await asyncio.wait((noting,))
 
     def _note_soon(self, root: str) -> None:
         """Tell the server of one bucket's reads, one script at a time: what comes meanwhile goes next."""
@@ -68,29 +64,25 @@ class Touches:
             self._note_next(root)
 
     def _note_next(self, root: str) -> None:
-        self._due.discard(root)
-        reads = self._reads.pop(root, None)
-        if not reads:
+        noting = self._begin(root)
+        if noting is None:
             self._under_way.discard(root)
-        elif not self._tell(root, list(reads), partial(self._noted, root)):
-            self._spawn(self._note_in_a_task(root, list(reads)))
+        else:
+            noting.add_done_callback(partial(self._noted, root))
 
-    async def _note_in_a_task(self, root: str, members: Sequence[str]) -> None:
-        try:
-            await self._note(root, members)
-        finally:
-            self._noted(root)
-
-    def _noted(self, root: str) -> None:
+    def _noted(self, root: str, _: object) -> None:
         if root in self._due:
             self._note_next(root)
         else:
             self._under_way.discard(root)
 
-    async def _note_now(self, root: str) -> None:
+    def _begin(self, root: str) -> asyncio.Future[Any] | None:
         self._due.discard(root)
-        if reads := self._reads.pop(root, None):
-            await self._note(root, list(reads))
+        reads = self._reads.pop(root, None)
+        # An eviction order that misses a second of reads is no harm.
+        with suppress(RepositoryError, ConfigError):
+            return self._note(root, list(reads)) if reads else None
+        return None
 
     def _time_is_up(self) -> None:
         self._timer = None

@@ -147,9 +147,11 @@ def _namespace_of(said: dict[Any, Any], arguments: Mapping[str, Any], rules: Rul
     metadata = list(metadata_of(arguments))
     asked = said.get("namespace") or _first(metadata, "redis_namespace") or rules.namespace
     namespace = asked if isinstance(asked, str) else rules.namespace
-    tenants = [said.get("tenant"), _proxy_tenant(metadata) if rules.isolate else None]
-    if tenants == [None, None]:
+    own, proxys = said.get("tenant"), _proxy_tenant(metadata) if rules.isolate else None
+    if own is None and proxys is None:
         return namespace
+    # A tenant of the call's alone is the one that the other faces call so.
+    tenants = (own,) if proxys is None else (own, proxys)
     secret = rules.secret.encode() if isinstance(rules.secret, str) else rules.secret
     return tenant_namespace(namespace, *tenants, secret=secret)
 

@@ -6,7 +6,8 @@
 -- An empty fence asks for one made now (a plain write with no flight behind it).
 -- Returns {"OK" | "SUPERSEDED" | "INVALIDATED" | "FORGOTTEN" | "TOO_BIG" | "ERR", evicted, detail}
 local now = server_time()
-local current_birth, clock, current_epoch = open_marks(marks, epoch, now, marks_ms)
+local there = redis.call('MGET', epoch, record)
+local current_birth, clock, current_epoch = open_marks(marks, epoch, now, marks_ms, there[1])
 local stored_fence = read_header(entry)
 if fence == '' then
   fence, birth = digits(next_time(marks, now, clock, tonumber(stored_fence))), current_birth
@@ -14,7 +15,7 @@ end
 
 local function finish(status, evicted, detail)
   local released = release(lease, token) == 1
-  if status == 'OK' then
+  if status == 'OK' and there[2] then
     redis.call('UNLINK', record)
   elseif released and (status == 'TOO_BIG' or status == 'ERR') then
     -- The next one's answer would not fit either: those who wait need not try one after another.
@@ -57,30 +58,25 @@ end
 if replaced > 0 then
   unbook(log, size, digest .. ':' .. replaced)
 end
-if redis.call('EXISTS', size) == 0 and redis.call('EXISTS', log) == 1 then
-  -- The sum was lost, the log was not: start again from a sample of it.
-  local sample, sum = redis.call('ZRANDMEMBER', log, 64), 0
-  for i = 1, #sample do
-    sum = sum + tonumber(string.match(sample[i], ':(%d+)$') or 0)
-  end
-  redis.call('SET', size, string.format('%.0f', sum / math.max(#sample, 1) * redis.call('ZCARD', log)))
-end
 -- Not before what is booked already, even if the clock stepped back: the newest would go first.
-book(log, size, digest, #value, math.max(now, clock))
+local count, sum = book(log, size, digest, #value, math.max(now, clock), marks_ms)
 keep_marks(marks, epoch, marks_ms)
-raise_ttl(log, marks_ms)
-raise_ttl(size, marks_ms)
 
--- Each write looks at a few members, so what has expired in between cannot pile up in the log.
-local looked = redis.call('ZRANGE', log, 0, 1)
-local drawn = redis.call('ZRANDMEMBER', log, 3)
-for i = 1, #drawn do
-  looked[#looked + 1] = drawn[i]
-end
-for i = 1, #looked do
-  if is_gone(root, looked[i]) then
-    unbook(log, size, looked[i])
+-- One write of four looks at some members, so what has expired in between cannot pile up in the log.
+if now % 4 == 0 then
+  local looked = redis.call('ZRANGE', log, 0, 3)
+  local drawn = redis.call('ZRANDMEMBER', log, 12)
+  for i = 1, #drawn do
+    looked[#looked + 1] = drawn[i]
+  end
+  for i = 1, #looked do
+    if is_gone(root, looked[i]) then
+      unbook(log, size, looked[i])
+    end
   end
 end
-local evicted = evict(log, size, root, tonumber(max_entries), tonumber(max_bytes), 64)
+local evicted = 0
+if count > tonumber(max_entries) or sum > tonumber(max_bytes) then
+  evicted = evict(log, size, root, tonumber(max_entries), tonumber(max_bytes), 64)
+end
 return finish('OK', evicted, fence)

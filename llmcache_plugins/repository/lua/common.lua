@@ -13,17 +13,24 @@ local function server_time()
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
-local function raise_ttl(key, milliseconds)
+-- A tenth more than needed, so that not every script has to write.
+local function lives_for(key, milliseconds)
+  redis.call('PEXPIRE', key, string.format('%.0f', milliseconds * 1.1))
+end
+
+-- Lets a key, and one that follows it, live so long at least; returns nothing.
+local function raise_ttl(key, follower, milliseconds)
   if redis.call('PTTL', key) < tonumber(milliseconds) then
-    -- A tenth more than needed, so that not every script has to write.
-    redis.call('PEXPIRE', key, string.format('%.0f', milliseconds * 1.1))
+    lives_for(key, milliseconds)
+    lives_for(follower, milliseconds)
   end
 end
 
 -- The marks of a bucket: birth, clock, floor, a copy of the epoch, and one field per invalidated subject.
 -- They can be evicted like any other key. A new hash has a new birth, which voids every older entry and
 -- flight: losing the hash costs misses, never a stale answer.
-local function open_marks(marks, epoch, now, milliseconds)
+-- `known_epoch` is the epoch's value, or false if there is none, where it was read already.
+local function open_marks(marks, epoch, now, milliseconds, known_epoch)
   local found = redis.call('HMGET', marks, 'birth', 'clock', 'epoch')
   local birth, clock, current = found[1], found[2], found[3]
   if not (birth and clock and current) then
@@ -33,16 +40,16 @@ local function open_marks(marks, epoch, now, milliseconds)
     redis.call('HSET', marks, 'birth', birth, 'clock', clock, 'floor', birth, 'epoch', current)
     redis.call('PEXPIRE', marks, milliseconds)
     redis.call('SET', epoch, current, 'PX', milliseconds)
-  elseif redis.call('EXISTS', epoch) == 0 then
-    redis.call('SET', epoch, current, 'PX', milliseconds)
+  elseif not known_epoch and (known_epoch == false or redis.call('EXISTS', epoch) == 0) then
+    -- As long as the marks, which it follows.
+    redis.call('SET', epoch, current, 'PX', math.max(redis.call('PTTL', marks), milliseconds))
   end
   return birth, tonumber(clock), current
 end
 
 -- Not first in a script: after any write a server no longer minds its memory limit.
 local function keep_marks(marks, epoch, milliseconds)
-  raise_ttl(marks, milliseconds)
-  raise_ttl(epoch, milliseconds)
+  raise_ttl(marks, epoch, milliseconds)
 end
 
 -- A time later than every fence and mark of the bucket so far, even if the server's clock stepped back.
@@ -78,12 +85,14 @@ end
 -- Why a flight or entry of this fence and birth is not valid any more: "INVALIDATED" since, or "FORGOTTEN",
 -- which means that the marks it could be judged by are lost. Nil if it is valid.
 local function void_reason(marks, fence, birth, subjects)
-  local state = redis.call('HMGET', marks, 'birth', 'floor')
+  local state = redis.call('HMGET', marks, 'birth', 'floor', unpack(subjects))
   if state[1] ~= birth then
     return 'FORGOTTEN'
   end
-  if has_mark_since(marks, fence, subjects) then
-    return 'INVALIDATED'
+  for i = 3, #subjects + 2 do
+    if state[i] and tonumber(state[i]) >= tonumber(fence) then
+      return 'INVALIDATED'
+    end
   end
   if tonumber(state[2] or 0) >= tonumber(fence) then
     return 'FORGOTTEN'
@@ -121,13 +130,32 @@ local function length_of(entry)
   return type(length) == 'number' and length or 0
 end
 
-local function book(log, size, digest, length, now)
-  if redis.call('EXISTS', log) == 0 then
-    redis.call('UNLINK', size)
+-- The sum of a log's lengths, from a sample of it.
+local function estimate(log, count)
+  local sample, sum = redis.call('ZRANDMEMBER', log, 64), 0
+  for i = 1, #sample do
+    sum = sum + tonumber(string.match(sample[i], ':(%d+)$') or 0)
   end
-  if redis.call('ZADD', log, now, digest .. ':' .. length) == 1 then
-    redis.call('INCRBY', size, length)
+  return sum / math.max(#sample, 1) * count
+end
+
+-- Books a member of `length` bytes, used at `now`; `milliseconds` is how long the books must live. Returns
+-- how many members there are now, and the sum of their lengths.
+local function book(log, size, digest, length, now, milliseconds)
+  local added = redis.call('ZADD', log, now, digest .. ':' .. length)
+  local count = redis.call('ZCARD', log)
+  local sum = added == 1 and redis.call('INCRBY', size, length) or tonumber(redis.call('GET', size) or 0)
+  if count == 1 or sum <= length then
+    -- One of the books is new: the sum that there was spoke of another log, or is lost.
+    sum = count == 1 and length or estimate(log, count)
+    redis.call('SET', size, string.format('%.0f', sum))
+    lives_for(size, milliseconds)
+    if count == 1 then
+      lives_for(log, milliseconds)
+    end
   end
+  raise_ttl(log, size, milliseconds)
+  return count, sum
 end
 
 local function unbook(log, size, member)

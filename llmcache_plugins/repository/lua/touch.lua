@@ -6,12 +6,8 @@ local now, noted = math.max(server_time(), tonumber(redis.call('HGET', marks, 'c
 for i = 1, #members do
   if not is_gone(root, members[i]) then
     local digest, length = string.match(members[i], '^(%x+):(%d+)$')
-    book(log, size, digest, length, now)
+    book(log, size, digest, tonumber(length), now, marks_ms)
     noted = noted + 1
   end
-end
-if noted > 0 then
-  raise_ttl(log, marks_ms)
-  raise_ttl(size, marks_ms)
 end
 return noted
