@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio as aioredis
 from entries import answer_in, entry_of, key_of
+from redis.asyncio.cluster import RedisCluster
 
 from llmcache_plugins import CacheConfig, ResponseRepository
 from llmcache_plugins.models import Absent, Found, Lease, Provenance, Wait, WriteStatus
@@ -25,13 +26,13 @@ from llmcache_plugins.repository import invalidating, new_token
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from servers import Server
+    from servers import Cluster, Server
 
 NAMES = [f"key {number}" for number in range(5)]
 TAGS = [f"tag {number}" for number in range(12)]
 MODELS = ["large", "small"]
 CONTROL_KEYS = ("marks", "epoch", "log", "size", "lease")
-STEPS = 4000
+STEPS = 3000
 SEEDS = (1, 2)
 
 
@@ -80,7 +81,7 @@ class Model:
 class Walk:
     """One random walk on one server. Steps follow one another: each sees all that came before."""
 
-    def __init__(self, *, server: Server, namespace: str, seed: int) -> None:
+    def __init__(self, *, server: Server | Cluster, namespace: str, seed: int) -> None:
         self.namespace = namespace
         self.random = random.Random(seed)
         self.model = Model()
@@ -89,7 +90,11 @@ class Walk:
         self.late: list[tuple[str, str, float]] = []
         self.counts: collections.Counter[str] = collections.Counter()
         self.steps: list[str] = []
-        self.raw = aioredis.Redis.from_url(server.url)
+        is_cluster = len(server.nodes) > 1
+        url = server.url.removeprefix("redis+cluster://")
+        self.raw: Any = (
+            RedisCluster.from_url(f"redis://{url}") if is_cluster else aioredis.Redis.from_url(server.url)
+        )
         config = CacheConfig(namespace=namespace, socket_timeout=5.0)
         # Two of them, as two processes would be: neither may rely on what it remembers.
         self.repositories = [ResponseRepository(server.url, config=config) for _ in range(2)]
@@ -121,9 +126,10 @@ class Walk:
     def repository(self) -> ResponseRepository:
         return self.random.choice(self.repositories)
 
-    @property
     def root(self) -> str:
-        return f"llm:{{{self.namespace}.0}}:"
+        """Return what the keys of one of the buckets in use begin with."""
+        entry = self.repository.redis_key(self.key(self.name()))
+        return entry[: entry.index("}:") + 2]
 
     async def run(self, steps: int) -> None:
         actions, weights = zip(*self.choices.items(), strict=True)
@@ -307,26 +313,26 @@ class Walk:
 
     async def lose_a_control_key(self) -> None:
         what = self.random.choice(CONTROL_KEYS[:-1])
-        self.counts["lost"] += await self.raw.unlink(self.root + what)
+        self.counts["lost"] += await self.raw.unlink(self.root() + what)
 
     async def lose_a_lease(self) -> None:
-        await self.raw.unlink(f"{self.root}lease:{self.key(self.name()).digest}")
+        entry = self.repository.redis_key(self.key(self.name()))
+        await self.raw.unlink(entry.replace("}:resp:", "}:lease:"))
 
     async def lose_everything_but_entries(self) -> None:
-        await self.raw.unlink(*(self.root + what for what in CONTROL_KEYS[:-1]))
+        root = self.root()
+        await self.raw.unlink(*(root + what for what in CONTROL_KEYS[:-1]))
 
     async def check_ttls(self) -> None:
         keys = await self.raw.keys(f"llm:{{{self.namespace}.*")
-        async with self.raw.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.pttl(key)
-            ttls = await pipeline.execute()
+        ttls = await asyncio.gather(*(self.raw.pttl(key) for key in keys))
         immortal = [key for key, ttl in zip(keys, ttls, strict=True) if ttl == -1]
         assert not immortal, f"keys that never expire: {immortal}"
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("kind", ["valkey", "redis8"])
+@pytest.mark.parametrize(
+    ("kind", "seed"), [*((kind, seed) for kind in ("valkey", "redis8") for seed in SEEDS), ("cluster", 1)]
+)
 async def test_whatever_control_key_is_lost_no_answer_is_stale_wrong_or_kept_for_ever(
     kind: str, seed: int, namespace: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ):

@@ -925,6 +925,24 @@ class TestPolicies:
         set_llm_cache(None)
         assert stand_in.calls == 4
 
+    async def test_of_those_who_find_a_stale_answer_by_the_hook_one_calls(
+        self, stand_in: ProviderServer, make: Callable[..., LangChainCache]
+    ):
+        cache = make(policy=CachePolicy(ttl=0.3, stale_while_revalidate=100))
+        model = plain(stand_in, cache=cache)
+        await model.ainvoke("Hi")
+
+        async def is_stale() -> bool:
+            hits = await asyncio.gather(*(model.ainvoke("Hi") for _ in range(10)))
+            return any(
+                hit.response_metadata["llmcache"]["outcome"] == "stale"
+                for hit in hits[1:]
+                if "llmcache" in hit.response_metadata
+            )
+
+        await wait_until_async(is_stale, description="it is stale")
+        assert stand_in.calls == 2
+
     async def test_a_cached_model_serves_stale_while_one_call_refreshes(
         self, stand_in: ProviderServer, make: Callable[..., LangChainCache]
     ):
@@ -939,3 +957,20 @@ class TestPolicies:
         await wait_until_async(is_stale, description="the answer is stale")
         await asyncio.gather(*(model.ainvoke("Hi") for _ in range(10)))
         await wait_until_async(lambda: stand_in.calls == 2, description="one refresh")
+
+
+class TestExplain:
+    @pytest.mark.parametrize("by_hook", [True, False], ids=["hook", "cached"])
+    async def test_why_a_call_misses(self, stand_in: ProviderServer, cache: LangChainCache, by_hook: bool):
+        def made(**settings: Any) -> ChatOpenAI:
+            if by_hook:
+                return plain(stand_in, cache=cache, **settings)
+            return cached(plain(stand_in, **settings), cache)
+
+        await made(temperature=0.1).ainvoke("Hi")
+        assert (await cache.explain(made(temperature=0.1), "Hi")).outcome == "hit"
+        said = await cache.explain(made(temperature=0.2), "Hi")
+        assert (said.outcome, said.differences) == ("miss", ("temperature",))
+        said = await cache.explain(made(temperature=0.1), [HumanMessage("Ho")])
+        assert said.differences == ("messages[0].kwargs.content",)
+        assert stand_in.calls == 1

@@ -359,6 +359,22 @@ class TestPolicies:
         assert stand_in.calls == 3
         assert not {"api_key", "litellm_logging_obj"} & seen[0].keys()
 
+    async def test_of_those_who_find_a_stale_answer_one_calls(
+        self, stand_in: ProviderServer, make: Make, chat: Chat
+    ):
+        cache = make(policy=CachePolicy(ttl=0.3, stale_while_revalidate=100))
+        await ask(chat, cache)
+
+        async def is_stale() -> bool:
+            said = await cache.explain(**chat())
+            return bool(said.outcome == "stale")
+
+        await wait_until_async(is_stale, description="it is stale")
+        await asyncio.gather(*(litellm.acompletion(**chat()) for _ in range(10)))
+        await written(cache)
+        assert stand_in.calls == 2
+        assert (await outcomes(cache))["stale"] == 9
+
     @pytest.mark.parametrize(
         "said",
         [{"tags": "doc:7"}, {"tags": [7]}, {"policy": "weekly"}, {"data_version": True}],
@@ -382,3 +398,15 @@ class TestPolicies:
         assert await cache.response_cache.clear(tenant="acme") == 1
         await ask(chat, cache, cache={"tenant": "acme"})
         assert stand_in.calls == 2
+
+
+class TestExplain:
+    async def test_why_a_call_misses(self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat):
+        await ask(chat, cache)
+        assert (await cache.explain(**chat())).outcome == "hit"
+        said = await cache.explain(**chat(), temperature=0.5)
+        assert (said.outcome, said.differences) == ("miss", ("temperature",))
+        said = await cache.explain(**chat(), cache={"tenent": "acme"})
+        assert said.outcome == "bypass"
+        assert "tenant" in said.reason
+        assert stand_in.calls == 1

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-__all__ = ["cached"]
+__all__ = ["cached", "cached_part"]
 
 M = TypeVar("M", bound=BaseChatModel)
 
@@ -162,6 +162,12 @@ def _methods_of(calls: ModelCalls) -> dict[str, Any]:
         **({"_astream": astream} if astreams else {}),
         "__reduce__": reduce,
     }
+
+
+def cached_part(model: BaseChatModel) -> tuple[BaseChatModel, ModelCalls] | None:
+    """Return the model without its cache, and how its calls are cached; None for one that is not."""
+    calls: ModelCalls | None = getattr(type(model), _CALLS, None)
+    return None if calls is None else (_plain(model, calls.kind), calls)
 
 
 def _told(arguments: dict[str, Any], holder: Any) -> dict[str, Any]:

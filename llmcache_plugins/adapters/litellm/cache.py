@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from llmcache_plugins.cache import Explanation
     from llmcache_plugins.config import CacheSettings
     from llmcache_plugins.policy import Chooser
     from llmcache_plugins.telemetry import Observer
@@ -206,6 +207,10 @@ class LiteLLMCache(Cache):
     def clear(self, namespace: str | None = None) -> None:
         """Like `aclear`."""
         self._desk.sync.run(self.response_cache.clear(namespace))
+
+    async def explain(self, **arguments: Any) -> Explanation:
+        """Say why `litellm.acompletion(**arguments)` hits or misses: see `ResponseCache.explain`."""
+        return await self._desk.explain(arguments)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop, and stop the background thread."""

@@ -21,8 +21,8 @@ from llmcache_plugins.adapters.litellm.versions import MIXES_UP_LISTS, NOTICES_C
 from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import is_under_way, note
 from llmcache_plugins.answers.kinds import Kind
-from llmcache_plugins.cache import Errand, brought
-from llmcache_plugins.models import Mode, Resolution
+from llmcache_plugins.cache import Errand, Explanation, brought
+from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
@@ -136,6 +136,15 @@ class Desk:
         if bypass.reason:
             self.complain(f"a call of LiteLLM is not cached: it {bypass.reason}")
             self._cache.bypass(bypass.reason, face=Face.LITELLM)
+
+    async def explain(self, arguments: Mapping[str, Any]) -> Explanation:
+        """Say why a call with these arguments hits or misses."""
+        plan = self._planner.plan(arguments)
+        if isinstance(plan, Draft):
+            plan = await plan.finished()
+        if isinstance(plan, Bypass):
+            return Explanation(outcome=Outcome.BYPASS, reason=f"it {plan.reason or 'is not to be cached'}")
+        return await self._cache.explain(plan.body, codec=plan.codec, **plan.options)
 
     # -- bringing --------------------------------------------------------------------------------------
 
