@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, PrivateAttr, create_model
 from waiting import wait_until_async
 
 from llmcache_plugins import CacheMiss, CachePolicy, ConfigError, PolicyRouter, ResponseCache
-from llmcache_plugins.adapters.langchain import LangChainCache, cached
+from llmcache_plugins.adapters.langchain import LangChainCache, cached, explain
 from llmcache_plugins.policy import Refusal
 from llmcache_plugins.testing.provider_server import Behaviour, ProviderServer, rate_limited, server_error
 
@@ -968,9 +968,9 @@ class TestExplain:
             return cached(plain(stand_in, **settings), cache)
 
         await made(temperature=0.1).ainvoke("Hi")
-        assert (await cache.explain(made(temperature=0.1), "Hi")).outcome == "hit"
-        said = await cache.explain(made(temperature=0.2), "Hi")
+        assert (await explain(made(temperature=0.1), "Hi", cache)).outcome == "hit"
+        said = await explain(made(temperature=0.2), "Hi", cache)
         assert (said.outcome, said.differences) == ("miss", ("temperature",))
-        said = await cache.explain(made(temperature=0.1), [HumanMessage("Ho")])
+        said = await explain(made(temperature=0.1), [HumanMessage("Ho")], cache)
         assert said.differences == ("messages[0].kwargs.content",)
         assert stand_in.calls == 1

@@ -36,10 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
-    from langchain_core.language_models import BaseChatModel
     from langchain_core.outputs import Generation
 
-    from llmcache_plugins.cache import Explanation
     from llmcache_plugins.config import CacheConfig, CacheSettings
     from llmcache_plugins.models import Resolution
     from llmcache_plugins.policy import Chooser
@@ -126,15 +124,6 @@ class LangChainCache(BaseCache):
     async def aclear(self, **_kwargs: Any) -> None:
         """Forget every answer of the namespace. Raises `InvalidationIncomplete` when that is not known."""
         await self.cache.clear()
-
-    async def explain(self, model: BaseChatModel, asked: Any, **arguments: Any) -> Explanation:
-        """Say why `model.ainvoke(asked, **arguments)` hits or misses: see `ResponseCache.explain`.
-
-        `model` is one of LangChain's, or what `cached` made of one. Calls no model.
-        """
-        from llmcache_plugins.adapters.langchain.explaining import explain
-
-        return await explain(self.cache, model, asked, arguments)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop, and stop the background thread."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.load import dumps
 
+from llmcache_plugins.adapters.langchain.cache import LangChainCache
 from llmcache_plugins.adapters.langchain.description import described
 from llmcache_plugins.adapters.langchain.keys import bypass_reason, request_of
 from llmcache_plugins.adapters.langchain.model import cached_part
@@ -25,9 +26,13 @@ __all__ = ["explain"]
 
 
 async def explain(
-    cache: ResponseCache, model: BaseChatModel, asked: Any, arguments: dict[str, Any]
+    model: BaseChatModel, asked: Any, cache: ResponseCache | LangChainCache, **arguments: Any
 ) -> Explanation:
-    """Explain `model.invoke(asked, **arguments)`, of a `cached` model or one that the hook serves."""
+    """Say why `model.ainvoke(asked, **arguments)` hits or misses: see `ResponseCache.explain`.
+
+    `model` is one of LangChain's, served by its hook, or what `cached` made of one. Calls no model.
+    """
+    cache = cache.cache if isinstance(cache, LangChainCache) else cache
     messages = model._convert_input(asked).to_messages()
     part = cached_part(model)
     if part is not None:
