@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from entries import entry_of, key_of
 
-from llmcache_plugins import CacheConfig, ResponseRepository
+from llmcache_plugins import CacheConfig, ResponseCache, ResponseRepository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,19 @@ def test_it_empties_one_namespace_and_says_how_much_that_was(
     assert (said["namespace"], said["entries"]) == (namespace, 3)
     assert answers(server, namespace) == 0
     assert answers(server, f"{namespace}.0") == 3
+
+
+def test_a_tenant_s_answers_go_and_no_other_s(valkey: Server, namespace: str, called: Called):
+    async def fill() -> None:
+        async with ResponseCache.from_url(valkey.url, namespace=namespace, secret="s") as cache:
+            for tenant in ("alice", "bob"):
+                await cache.put("q", "x", tenant=tenant)
+
+    asyncio.run(fill())
+    where = ("--url", valkey.url, "--namespace", namespace, "--secret", "s")
+    code, out, _ = called("clear", *where, "--tenant", "alice", "--yes")
+    assert (code, "1 entry removed" in out) == (0, True)
+    assert len(valkey.command("KEYS", "*:resp:*")) == 1
 
 
 def test_without_a_terminal_it_needs_yes(redis8: Server, namespace: str, called: Called, monkeypatch):

@@ -34,6 +34,18 @@ def clear(
             show_default=False,
         ),
     ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="One of those who share it: only this one's answers.", show_default=False),
+    ] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LLMCACHE_SECRET",
+            help="The deployment's secret, if it has one: it names its tenants. Better by the environment.",
+            show_default=False,
+        ),
+    ] = None,
     prefix: Annotated[str, typer.Option(help="What the cache's Redis keys begin with.")] = "llm",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -44,11 +56,17 @@ def clear(
     """
     with with_a_sentence("clear", as_json=as_json):
         config = CacheConfig(
-            namespace=namespace, prefix=prefix, socket_timeout=_PATIENCE, connect_timeout=_PATIENCE
+            namespace=namespace,
+            tenant=tenant,
+            secret=secret,
+            prefix=prefix,
+            socket_timeout=_PATIENCE,
+            connect_timeout=_PATIENCE,
         )
+        whose = f"namespace {namespace!r}" if tenant is None else f"tenant {tenant!r} of {namespace!r}"
         repository = ResponseRepository(url, config=config)
         if not yes:
-            _ask(f"Remove all answers of namespace {namespace!r} at {repository.address}?")
+            _ask(f"Remove all answers of {whose} at {repository.address}?")
         began = time.monotonic()
         entries = asyncio.run(_clear(repository))
         seconds = time.monotonic() - began
@@ -57,7 +75,7 @@ def clear(
             typer.echo(json.dumps({**done, "seconds": round(seconds, 3)}, indent=2))
         else:
             gone = f"{entries} {'entry' if entries == 1 else 'entries'} removed in {seconds:.2f} s"
-            typer.echo(f"Namespace {namespace!r} at {repository.address}: {gone}.")
+            typer.echo(f"{whose[0].upper()}{whose[1:]} at {repository.address}: {gone}.")
 
 
 def _ask(question: str) -> None:
