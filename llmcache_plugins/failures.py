@@ -33,6 +33,10 @@ LONGEST_RETRY_AFTER = 30.0
 _OWN = frozenset({401, 402, 403})
 _PASSING = frozenset({408, 409, 425})
 _TOO_MANY = 429
+_OUT_OF_REACH = re.compile(
+    r"Timeout|Connect(ion)?(Error)?$|ReadError|RemoteProtocolError|SharedProviderError|WaitTimeout"
+)
+"""By name: of the classes of HTTP clients and SDKs, which are not imported here."""
 _CAUSES = 4
 """How far back an error about credentials is looked for."""
 
@@ -58,8 +62,27 @@ def is_own(error: Exception) -> bool:
 
 
 def may_pass(error: Exception) -> bool:
-    """Say whether the provider, asked later, may answer: it was busy, down or out of reach."""
-    return _kind_of(error, _status_of(error)) in (RecordKind.RATE_LIMITED, RecordKind.PASSING)
+    """Say whether the provider, asked later, may answer: it was busy, down or out of reach.
+
+    Without a status only what is a time-out or a lost connection by its class, or its cause's: what else is
+    raised may be the application's own mistake.
+    """
+    status = _status_of(error)
+    if status is None:
+        return _is_out_of_reach(error)
+    return _kind_of(error, status) in (RecordKind.RATE_LIMITED, RecordKind.PASSING)
+
+
+def _is_out_of_reach(error: BaseException) -> bool:
+    with suppress(Exception):
+        for _ in range(_CAUSES):
+            if isinstance(error, TimeoutError | OSError) or _OUT_OF_REACH.search(type(error).__name__):
+                return True
+            cause = error.__cause__ or error.__context__
+            if cause is None:
+                break
+            error = cause
+    return False
 
 
 def report_of(error: Exception) -> FailureReport:

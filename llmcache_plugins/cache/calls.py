@@ -49,15 +49,16 @@ class Calls:
         self._crew = Crew(repository, shelf)
         self._telemetry = repository.telemetry
         self._flights: Flights[FlightKey, Landing] = Flights(on_abandon=repository.config.on_abandon)
-        self._refreshes = Refreshes(self._flights, rest=repository.config.poll_interval)
+        self._refreshes: Refreshes[Landing] = Refreshes(repository.config)
 
     def detach(self, matches: Callable[[CacheKey], bool]) -> None:
         """Let newcomers not join the flights under way for these keys; who waits already goes on waiting."""
         self._flights.detach(lambda flying: matches(flying[0]))
+        self._refreshes.detach(matches)
 
     def count(self) -> int:
         """Return how many are under way on the running loop."""
-        return self._flights.count()
+        return self._flights.count() + self._refreshes.count()
 
     async def aclose(self) -> None:
         """End the flights that nobody waits for any more."""
@@ -102,7 +103,8 @@ class Calls:
         if found.resolution is not None:
             if found.is_due:
                 job = found.job
-                self._refreshes.begin(job.key, lambda: self._crew.fly(job, tasks), tasks=tasks)
+                lost = partial(self._refreshes.forget, job.key)
+                self._refreshes.begin(job.key, partial(self._crew.fly, job, tasks, on_lost=lost), tasks=tasks)
             return found.resolution
         job = found.job
         shares = may_wait and job.policy.coalesce and job.mode is not Mode.REFRESH

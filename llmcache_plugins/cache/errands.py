@@ -123,15 +123,16 @@ class Errands:
         self._shelf = shelf
         self._crew = Crew(repository, shelf)
         self._flights: Flights[FlightKey, Landing] = Flights(on_abandon="cancel")
-        self._refreshes = Refreshes(self._flights, rest=repository.config.poll_interval)
+        self._refreshes: Refreshes[Landing] = Refreshes(repository.config)
 
     def detach(self, matches: Callable[[CacheKey], bool]) -> None:
         """Let newcomers not wait for the errands under way for these keys."""
         self._flights.detach(lambda flying: matches(flying[0]))
+        self._refreshes.detach(matches)
 
     def count(self) -> int:
         """Return how many are under way on the running loop."""
-        return self._flights.count()
+        return self._flights.count() + self._refreshes.count()
 
     async def aclose(self) -> None:
         """End what nobody waits for any more."""
@@ -155,14 +156,16 @@ class Errands:
         if not self._refreshes.may_begin(job.key):
             return None
         errand = Errand(job, patience=self._config.max_lead)
-        fly = partial(self._crew.fly, _calling(job, errand), tasks)
+        lost = partial(self._refreshes.forget, job.key)
+        fly = partial(self._crew.fly, _calling(job, errand), tasks, on_lost=lost)
         with suppress(CacheMiss):
             if await self._wait_for(errand, tasks.spawn(self._refreshes.fly(job.key, fly))) is None:
                 return self._give(errand)
         return None
 
     async def _run(self, job: Job, *, tasks: Tasks, since: float, may_wait: bool) -> Resolution | Errand:
-        may_wait = may_wait and job.policy.coalesce and not is_held()
+        shares = job.policy.coalesce and job.mode is not Mode.REFRESH
+        may_wait = may_wait and shares and not is_held()
         may_wait = may_wait and all(errand.is_over for errand in _given.get())
         for attempt in range(_MOST_ATTEMPTS + 1):
             shares = may_wait and attempt < _MOST_ATTEMPTS

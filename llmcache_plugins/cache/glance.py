@@ -45,7 +45,7 @@ async def glance(
 
     Where a flight can be joined, or the answer is to be replaced, nobody looks.
     """
-    may_join = job.policy.coalesce and flights.is_under_way((job.key, Mode.DEFAULT))
+    may_join = job.policy.coalesce and flights.is_under_way((job.key, job.share))
     if job.mode is Mode.REFRESH or may_join:
         return Glimpse(job)
     await repository.ready()

@@ -15,7 +15,7 @@ import msgspec
 
 from llmcache_plugins.cache.job import Asked, Job
 from llmcache_plugins.cache.terms import NoPolicy, Terms, TermsReader
-from llmcache_plugins.errors import CacheMiss, SignatureError
+from llmcache_plugins.errors import CacheMiss, ConfigError, SignatureError
 from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.models import Mode, Provenance
 from llmcache_plugins.normalize import Normalizers
@@ -123,7 +123,10 @@ class Intake:
         Raises `SignatureError`, and what `take` raises for options.
         """
         shown, named = request or partial(_same, query), model or self.model_of(query, request)
-        terms = self.terms.read(options, request=shown, model=named)
+        try:
+            terms = self.terms.read(options, request=shown, model=named)
+        except NoPolicy as error:
+            raise ConfigError(f"choosing the policy raised {error}") from error
         return self._read(query, kind, scope, terms, model)
 
     # -- for explanations, which may take their time -----------------------------------------------------

@@ -66,6 +66,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds; an older entry is none for this request."""
     glance: Glance | None = None
 
+    @property
+    def share(self) -> Hashable:
+        """What calls of one key must have in common to share a flight.
+
+        Others' answers may be too old for one who says how old they may be.
+        """
+        window = self.policy.stale_while_revalidate
+        return Mode.DEFAULT if self.max_age is None and not window else (Mode.DEFAULT, self.max_age, window)
+
     def take_glance(self) -> Glance | None:
         """Return what was seen, once: a second flight of the same call looks for itself."""
         if self.glance is None or self.glance.is_used:
@@ -109,6 +118,13 @@ class CallJob(Job, frozen=True, kw_only=True):
     """A request for an answer; `call` asks the provider."""
 
     call: Callable[[], Awaitable[Any]]
+    again: Callable[[], Awaitable[Any]] | None = None
+    """Asks for a refresh, where that is another call."""
+
+    def refreshing(self, seen: str, *, budget: Budget) -> Self:
+        """Return the same request for one who replaces the entry of the fence `seen`."""
+        refreshing = super().refreshing(seen, budget=budget)
+        return msgspec.structs.replace(refreshing, call=self.again or self.call)
 
 
 class StreamJob(Job, frozen=True, kw_only=True):
@@ -155,6 +171,6 @@ def flight_key(job: Job, is_under_way: Callable[[FlightKey], bool]) -> FlightKey
 
     One that must not call joins those that do, but they must not join the one that it starts.
     """
-    if job.mode is Mode.READ_ONLY and not is_under_way((job.key, Mode.DEFAULT)):
+    if job.mode is Mode.READ_ONLY and not is_under_way((job.key, job.share)):
         return job.key, Mode.READ_ONLY
-    return job.key, Mode.DEFAULT
+    return job.key, job.share

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.options import CallOptions
     from llmcache_plugins.cache.shelf import Opened
     from llmcache_plugins.models import Invalidation
-    from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.policy import CachePolicy, Chooser
     from llmcache_plugins.signature import Unsigned
     from llmcache_plugins.telemetry import Observer
 
@@ -114,17 +114,26 @@ class ResponseCache:
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
+        again: Callable[[], Awaitable[Any]] | None = None,
         face: Face = Face.CACHE,
         **options: Unpack[CallOptions],
     ) -> Resolution:
         """Like `get_or_call`, and say how the answer came about.
 
         `codec` stores and restores the answers; `scope` holds facts beside the query that change them;
-        `request` says what the policy is shown, if that is not the query.
+        `request` says what the policy is shown, if that is not the query. `again` asks the provider for a
+        refresh, whose answer nobody waits for, where that is not `call`.
         """
         started = monotonic()
         job = self._intake.take(
-            query, CallJob, codec=codec, options=options, scope=scope, request=request, call=call
+            query,
+            CallJob,
+            codec=codec,
+            options=options,
+            scope=scope,
+            request=request,
+            call=call,
+            again=again,
         )
         if isinstance(job, Late):
             job = await job.taken()
@@ -315,13 +324,17 @@ class ResponseCache:
         tenant: str | None = None,
         replicas: int = 0,
         timeout: float = 1.0,
+        policy: CachePolicy | str | None = None,
+        prompt_version: str | int | None = None,
+        data_version: str | int | None = None,
     ) -> Invalidation:
         """Forget answers, everywhere: when this returns no process serves them, whoever asks.
 
         Each of `tags` (what answers were made from), `model` (of the requests) and `request` is forgotten.
         `namespace` and `tenant` say where, by default in the cache's own; alone they mean all of it.
         `request` means its answers of every kind, as a gateway and LiteLLM store them; `scope` is that of a
-        provider. What flights under way bring is not stored, and not given to others.
+        provider, `policy`, `prompt_version` and `data_version` those of the calls, where they were not the
+        cache's own. What flights under way bring is not stored, and not given to others.
 
         Constant work, whatever the number of answers: one script, 64 in a Cluster. With `replicas` it waits
         at most `timeout` seconds until so many replicas of each node have acknowledged; how many have is in
@@ -330,12 +343,18 @@ class ResponseCache:
         """
         given, name = tags_of(tags), self._intake.terms.namespace_of(namespace, tenant)
         _check_patience(replicas, timeout)
-        everything = not given and model is None and request is None
+        everything = tags is None and model is None and request is None
         if everything and name is None:
             raise ConfigError(
                 "say what to forget: tags=, model=, request=; namespace= or tenant= alone forgets all of it"
             )
-        keys = [] if request is None else await self._keys_of_all_kinds(request, scope, namespace=name)
+        options: CallOptions = {
+            "namespace": name,
+            "policy": policy,
+            "prompt_version": prompt_version,
+            "data_version": data_version,
+        }
+        keys = [] if request is None else await self._keys_of_all_kinds(request, scope, options)
         home = self.config.namespace if name is None else name
         # Whoever comes after this must not join what began before it.
         self._detach(lambda flying: flying.namespace == home)
@@ -435,9 +454,8 @@ class ResponseCache:
         return self._streams.read(job, report, tasks=self._tasks.current(), may_wait=may_wait)
 
     async def _keys_of_all_kinds(
-        self, request: Any, scope: Mapping[str, object] | None, *, namespace: str | None
+        self, request: Any, scope: Mapping[str, object] | None, options: CallOptions
     ) -> list[CacheKey]:
-        options: CallOptions = {"namespace": namespace}
         scopes = [scope, None] if scope else [None]
         keys = [
             self._intake.read_key(request, kind=kind, options=options, scope=one)

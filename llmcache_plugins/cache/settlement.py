@@ -116,11 +116,10 @@ class Settlement:
             self._job.key,
             entry,
             lease=lease,
-            ttl=self._job.kept_for,
             tasks=self._tasks,
             until=self._claim.give_up_at,
         )
-        if stored.refusal is Refusal.WRITE_FAILED:
+        if stored.refusal in (Refusal.WRITE_FAILED, Refusal.TOO_LATE):
             # The script that stores is also what releases the lease.
             self._claim.withdraw()
         self._claim.settle(renewal)

@@ -23,7 +23,7 @@ from llmcache_plugins.errors import (
     UnstorableAnswer,
 )
 from llmcache_plugins.failures import may_pass
-from llmcache_plugins.models import AnswerFacts, Entry, Found, Outcome, WriteStatus
+from llmcache_plugins.models import AnswerFacts, Entry, Found, Mode, Outcome, WriteStatus
 from llmcache_plugins.policy import Freshness, Refusal, admit, freshness_of
 from llmcache_plugins.telemetry import Refused, Unreadable
 
@@ -145,7 +145,7 @@ class Shelf:
 
     async def spare(self, job: Job, error: Exception) -> Opened | None:
         """Return the answer that will do instead of an error of the provider. Never raises."""
-        if not job.policy.stale_if_error or not may_pass(error):
+        if not job.policy.stale_if_error or job.mode is Mode.REFRESH or not may_pass(error):
             return None
         try:
             await self._repository.ready()
@@ -216,17 +216,19 @@ class Shelf:
             leaves=leaves,
         )
 
-    async def store(
-        self, key: CacheKey, entry: Entry, *, lease: Lease, ttl: float, tasks: Tasks, until: float
-    ) -> Stored:
+    async def store(self, key: CacheKey, entry: Entry, *, lease: Lease, tasks: Tasks, until: float) -> Stored:
         """Commit an entry. Never raises; a refusal is counted.
 
         When the server is away it is tried again in the background, up to `until` on the loop's clock.
         """
 
         async def again() -> Stored:
-            return await self.store(key, entry, lease=lease, ttl=ttl, tasks=tasks, until=until)
+            return await self.store(key, entry, lease=lease, tasks=tasks, until=until)
 
+        # From the answer on: one that is stored late does not live longer.
+        ttl = entry.fresh_until + entry.stale_for - time.time()
+        if ttl <= 0:
+            return self.refuse(Refusal.TOO_LATE)
         try:
             commit = await self._repository.leases.commit(key, entry, ttl=ttl, lease=lease)
         except RepositoryUnavailable:

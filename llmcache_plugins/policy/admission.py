@@ -50,6 +50,8 @@ class Refusal(enum.StrEnum):
     """The key was invalidated while the provider was working."""
     FORGOTTEN = "forgotten"
     """The server lost its memory meanwhile: whether the key was invalidated cannot be told."""
+    TOO_LATE = "too_late"
+    """Its time was over before the server could be told."""
     NOT_LEASED = "not_leased"
     """The repository gave no fence in time: an entry that no invalidation reaches must not exist."""
     WRITE_FAILED = "write_failed"

@@ -78,11 +78,12 @@ class Express(asyncio.Protocol):
             for then in thens:
                 then(NotThisWay())
             return
+        # The stub of hiredis knows no tuples of many.
+        packed = b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]
+        # After what may raise: who is noted here and not sent would be given another's reply.
         now = self._loop.time()
         self._asked.extend((now, then) for then in thens)
-        # The stub of hiredis knows no tuples of many.
-        packed = map(hiredis.pack_command, commands)  # type: ignore[arg-type]
-        self._transport.write(b"".join(packed))
+        self._transport.write(packed)
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout, self._look_after, context=Context())
 

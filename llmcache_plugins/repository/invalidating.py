@@ -7,7 +7,6 @@ the breaker says.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from llmcache_plugins.errors import InvalidationIncomplete, LLMCacheError, Repos
 from llmcache_plugins.models import Invalidation
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from llmcache_plugins.keys import KeyLayout
     from llmcache_plugins.repository.link import Link, ScriptCall
@@ -27,14 +26,16 @@ TIMEOUT = 5.0
 """Seconds."""
 MOST_MARKS = 10_000
 """Invalidated tags and models that a bucket remembers, up to twice as many; older answers are then misses."""
+KEY_MARKS_US = 3_600_000_000
+"""An hour, in microseconds: twice the longest `max_lead` that is expected in any process."""
 _PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Heard:
-    """What the buckets that were asked together said; `replicas` have acknowledged it, if that was asked."""
+    """What a bucket said; `replicas` have acknowledged it, if that was asked."""
 
-    replies: Sequence[Any]
+    reply: Sequence[Any]
     replicas: int | None = None
 
 
@@ -47,62 +48,62 @@ class Voiding:
     replicas: int = 0
     patience: float = 1.0
 
+    @property
+    def _key_marks_us(self) -> int:
+        """How long marks of single keys are kept: others' flights may last longer than this cache's."""
+        return max(self.oldest_us, KEY_MARKS_US)
+
     async def run(self, link: Link, layout: KeyLayout, subjects: Mapping[int, Sequence[str]]) -> Invalidation:
         """Void all entries and flights of the subjects of each bucket.
 
         Raises `InvalidationIncomplete` when a bucket has not acknowledged in time.
         """
-        lanes: dict[Hashable, list[int]] = defaultdict(list)
-        for number in subjects:
-            # What waits for replicas travels on one connection for each node, all else with its neighbours.
-            lane = link.topology.lane(layout.bucket(number).root) if self.replicas else number
-            lanes[lane].append(number)
-        calls = [[self._call(layout, number, subjects[number]) for number in lane] for lane in lanes.values()]
-        heard = await asyncio.gather(*(self._insist(link, lane) for lane in calls), return_exceptions=True)
-        return _sum_of(_complete(list(lanes.values()), heard))
+        calls = [self._call(layout, number, what) for number, what in subjects.items()]
+        heard = await asyncio.gather(*(self._insist(link, call) for call in calls), return_exceptions=True)
+        return _sum_of(_complete(list(subjects), heard))
 
     def _call(self, layout: KeyLayout, number: int, subjects: Sequence[str]) -> ScriptCall:
         names = layout.bucket(number)
         arguments: dict[str, Argument] = {
             "marks_ms": self.marks_ms,
-            "oldest_us": self.oldest_us,
+            "oldest_us": self._key_marks_us,
             "most_marks": MOST_MARKS,
             "root": names.root,
         }
         return names, arguments, subjects
 
-    async def _insist(self, link: Link, calls: Sequence[ScriptCall]) -> _Heard:
+    async def _insist(self, link: Link, call: ScriptCall) -> _Heard:
         clock = asyncio.get_running_loop().time
         deadline = clock() + TIMEOUT + (self.patience if self.replicas else 0.0)
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await self._ask(link, calls)
+                    return await self._ask(link, call)
             except RepositoryUnavailable:
                 if clock() + _PAUSE > deadline:
                     raise
                 await asyncio.sleep(_PAUSE)
 
-    async def _ask(self, link: Link, calls: Sequence[ScriptCall]) -> _Heard:
+    async def _ask(self, link: Link, call: ScriptCall) -> _Heard:
         if not self.replicas:
-            return _Heard(replies=[await link.run("invalidate", *call, insist=True) for call in calls])
-        replies, acknowledged = await link.run_replicated(
-            "invalidate", calls, replicas=self.replicas, patience=self.patience
+            return _Heard(reply=await link.run("invalidate", *call, insist=True))
+        reply, acknowledged = await link.run_replicated(
+            "invalidate", call, replicas=self.replicas, patience=self.patience
         )
-        return _Heard(replies=replies, replicas=acknowledged)
+        return _Heard(reply=reply, replicas=acknowledged)
 
 
-def _complete(lanes: Sequence[Sequence[int]], heard: Iterable[_Heard | BaseException]) -> list[_Heard]:
+def _complete(numbers: Sequence[int], heard: Iterable[_Heard | BaseException]) -> list[_Heard]:
     """Return what was heard if it is all; raise what has gone wrong otherwise."""
     done: set[int] = set()
     failed: dict[int, BaseException] = {}
     complete = []
-    for lane, answer in zip(lanes, heard, strict=True):
+    for number, answer in zip(numbers, heard, strict=True):
         if isinstance(answer, _Heard):
             complete.append(answer)
-            done.update(lane)
+            done.add(number)
         elif isinstance(answer, LLMCacheError | TimeoutError):
-            failed.update(dict.fromkeys(lane, answer))
+            failed[number] = answer
         else:
             raise answer
     if failed:
@@ -111,7 +112,7 @@ def _complete(lanes: Sequence[Sequence[int]], heard: Iterable[_Heard | BaseExcep
 
 
 def _sum_of(heard: Sequence[_Heard]) -> Invalidation:
-    replies = [reply for one in heard for reply in one.replies]
+    replies = [one.reply for one in heard]
     replicas = [one.replicas for one in heard if one.replicas is not None]
     return Invalidation(
         entries=sum(int(unlinked) for _, unlinked, _ in replies),

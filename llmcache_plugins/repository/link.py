@@ -144,26 +144,25 @@ class Link:
     async def run_replicated(
         self,
         name: str,
-        calls: Sequence[ScriptCall],
+        call: ScriptCall,
         *,
         replicas: int,
         patience: float,
-    ) -> tuple[Sequence[Any], int]:
-        """Run a script on buckets of one lane, and wait until so many replicas have what it wrote.
+    ) -> tuple[Any, int]:
+        """Run a script, and wait until so many replicas have what it wrote.
 
-        Returns the replies, and how many replicas have acknowledged within `patience` seconds. Asks even a
+        Returns its reply, and how many replicas have acknowledged within `patience` seconds. Asks even a
         server known to be away.
         """
-        commands = [SCRIPTS[name].command(*call) for call in calls]
-        run = partial(self.topology.run_replicated, commands, replicas=replicas, patience=patience)
-        replies, acknowledged = await self._guarded(run, patience=patience)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
+        command = SCRIPTS[name].command(*call)
+        run = partial(self.topology.run_replicated, command, replicas=replicas, patience=patience)
+        reply, acknowledged = await self._guarded(run, patience=patience)
+        if isinstance(reply, NoScriptError):
             await self._guarded(lambda: self.topology.load(_SOURCES))
-            replies, acknowledged = await self._guarded(run, patience=patience)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise self._translated(reply) from reply
-        return replies, acknowledged
+            reply, acknowledged = await self._guarded(run, patience=patience)
+        if isinstance(reply, Exception):
+            raise self._translated(reply) from reply
+        return reply, acknowledged
 
     async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
         """Yield pages of the keys that match."""

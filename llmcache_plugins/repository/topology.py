@@ -19,10 +19,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+from redis.exceptions import AskError, MovedError, NoPermissionError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, ResponseError
 
-from llmcache_plugins.errors import ConfigError
+from llmcache_plugins.errors import ConfigError, RepositoryUnavailable
 from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER
 from llmcache_plugins.repository.embedded import EmbeddedServer
 from llmcache_plugins.repository.express import Express
@@ -73,11 +73,11 @@ class Topology(Protocol):
         """Run single-slot commands in one round trip; a reply is a value or what the server refused."""
 
     async def run_replicated(
-        self, commands: Sequence[Sequence[Any]], *, replicas: int, patience: float
-    ) -> tuple[Sequence[Any], int]:
-        """Run commands of one lane, and wait until so many replicas have them, at most `patience` seconds.
+        self, command: Sequence[Any], *, replicas: int, patience: float
+    ) -> tuple[Any, int]:
+        """Run a command, and wait until so many replicas have it, at most `patience` seconds.
 
-        Returns the replies, and how many replicas had acknowledged them by then.
+        Returns the reply, and how many replicas had acknowledged it by then.
         """
 
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
@@ -145,11 +145,11 @@ class _Server:
         return await _run(self._client, commands)
 
     async def run_replicated(
-        self, commands: Sequence[Sequence[Any]], *, replicas: int, patience: float
-    ) -> tuple[Sequence[Any], int]:
+        self, command: Sequence[Any], *, replicas: int, patience: float
+    ) -> tuple[Any, int]:
         pool = self._client.connection_pool
         return await _run_replicated(
-            pool.connection_class, pool.connection_kwargs, commands, replicas=replicas, patience=patience
+            pool.connection_class, pool.connection_kwargs, command, replicas=replicas, patience=patience
         )
 
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
@@ -237,12 +237,18 @@ class _Cluster:
         return await _run(self._client, commands)
 
     async def run_replicated(
-        self, commands: Sequence[Sequence[Any]], *, replicas: int, patience: float
-    ) -> tuple[Sequence[Any], int]:
-        node = self._client.get_node_from_key(_first_key(commands))
-        return await _run_replicated(
-            node.connection_class, node.connection_kwargs, commands, replicas=replicas, patience=patience
+        self, command: Sequence[Any], *, replicas: int, patience: float
+    ) -> tuple[Any, int]:
+        # EVALSHA sha numkeys key ...
+        node = self._client.get_node_from_key(command[3])
+        reply, acknowledged = await _run_replicated(
+            node.connection_class, node.connection_kwargs, command, replicas=replicas, patience=patience
         )
+        if isinstance(reply, MovedError | AskError):
+            # The node is asked past the client, which follows such replies: it has to look again.
+            await self._client.nodes_manager.initialize()
+            raise RepositoryUnavailable("a slot of the Cluster has moved")
+        return reply, acknowledged
 
     async def read(self, groups: Sequence[Sequence[str]]) -> Sequence[Group | Exception]:
         return await _run(self._client, [("MGET", *group) for group in groups])
@@ -318,29 +324,24 @@ def _alone(connection_class: Any, options: dict[str, Any], **changes: Any) -> ai
 async def _run_replicated(
     connection_class: Any,
     options: dict[str, Any],
-    commands: Sequence[Sequence[Any]],
+    command: Sequence[Any],
     *,
     replicas: int,
     patience: float,
-) -> tuple[Sequence[Any], int]:
+) -> tuple[Any, int]:
     # WAIT speaks of the writes of its own connection, so both travel on one. It answers late on purpose.
     usual = options.get("socket_timeout") or _PATIENCE
     client = _alone(connection_class, options, socket_timeout=usual + patience)
     try:
         pipeline = client.pipeline(transaction=False)
-        for command in [*commands, ("WAIT", replicas, max(1, round(patience * 1000)))]:
-            pipeline.execute_command(*command, **_RAW)
-        *replies, acknowledged = await pipeline.execute(raise_on_error=False)
+        for one in (command, ("WAIT", replicas, max(1, round(patience * 1000)))):
+            pipeline.execute_command(*one, **_RAW)
+        reply, acknowledged = await pipeline.execute(raise_on_error=False)
     finally:
         await client.connection_pool.aclose()
     if isinstance(acknowledged, Exception):
         raise acknowledged
-    return replies, int(acknowledged)
-
-
-def _first_key(commands: Sequence[Sequence[Any]]) -> Any:
-    # EVALSHA sha numkeys key ...
-    return commands[0][3]
+    return reply, int(acknowledged)
 
 
 async def _ping_node(node: Any) -> None:

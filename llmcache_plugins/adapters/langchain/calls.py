@@ -73,6 +73,10 @@ class ModelCall:
         self.said = self.arguments.pop(SAID, None) if SAID in arguments else said_in(run_manager)
         """What the call's configuration says of the cache."""
 
+    def unseen(self) -> ModelCall:
+        """Return the same call, of whose tokens the caller's run is not told: it has its answer."""
+        return ModelCall(self.model, self.messages, None, None, self.arguments)
+
     async def agenerate(self) -> ChatResult:
         """Return what the model returns."""
         if self.model.rate_limiter is not None:
@@ -135,6 +139,7 @@ class ModelCalls:
             resolution = await self.host.cache.resolve(
                 request,
                 call.agenerate,
+                again=lambda: call.unseen().agenerate(),
                 codec=_CODEC,
                 request=partial(shown, request),
                 face=Face.LANGCHAIN,
@@ -252,7 +257,7 @@ class ModelCalls:
             self.host.complain(f"a call of a cached model is not cached: {error}")
         except Exception as error:  # noqa: BLE001 - a guest in the application's call: whatever it is
             self.host.complain(f"a call of a cached model is not cached ({type(error).__name__})")
-        self.host.cache.bypass("cannot be understood", face=Face.LANGCHAIN, **self.options)
+        self.host.cache.bypass("cannot be understood", face=Face.LANGCHAIN, **options)
         return None
 
     def _options_of(self, said: Any) -> CallOptions:
@@ -260,6 +265,8 @@ class ModelCalls:
         if not isinstance(said, dict):
             raise ConfigError(f"metadata[{SAID!r}] is a dict of options, not a {type(said).__name__}")
         options = cast("CallOptions", {**self.options, **said})
+        if (tags := options.get("tags")) is not None and not isinstance(tags, str):
+            options["tags"] = tuple(tags)
         self.host.cache.check(**options)
         return options
 

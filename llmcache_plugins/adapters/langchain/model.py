@@ -66,12 +66,12 @@ def cached(
         host = cache
     else:
         raise ConfigError(f"cache must be a LangChainCache or a ResponseCache, not a {type(cache).__name__}")
+    if (tags := options.get("tags")) is not None and not isinstance(tags, str):
+        options["tags"] = tuple(tags)
     host.cache.check(**options)
     zeroes = host.zero_usage if zero_usage is None else zero_usage
     calls = getattr(type(model), _CALLS, None)
     kind = type(model) if calls is None else calls.kind
-    if (tags := options.get("tags")) is not None:
-        options["tags"] = tuple(tags)
     settings = tuple(sorted(options.items()))
     copy = model.model_copy()
     # Not by setattr: for pydantic that is a field.

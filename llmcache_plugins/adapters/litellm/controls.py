@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["Controls", "Rules", "Wrong", "read", "was_looked_up"]
+__all__ = ["Controls", "Rules", "Wrong", "mode_said", "read", "was_looked_up"]
 
 _SWITCHES: Final = ("no-cache", "no-store", "use-cache")
 _PASSED: Final = ("mode", "policy", "tags", "prompt_version", "data_version")
@@ -85,6 +85,13 @@ def read(arguments: Mapping[str, Any], rules: Rules) -> Controls | Wrong:
         options=options,
         is_wanted=not rules.only_if_asked or said.get("use-cache") is True,
     )
+
+
+def mode_said(arguments: Mapping[str, Any]) -> str | None:
+    """Return the mode that a call names, if it names one, whatever else it says."""
+    said = arguments.get("cache")
+    mode = said.get("mode") if isinstance(said, dict) else None
+    return mode if isinstance(mode, str) and mode in list(Mode) else None
 
 
 def was_looked_up(arguments: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.adapters.litellm.calls import Calls, Pending
-from llmcache_plugins.adapters.litellm.controls import was_looked_up
+from llmcache_plugins.adapters.litellm.controls import mode_said, was_looked_up
 from llmcache_plugins.adapters.litellm.embeddings import Lists, items_of
 from llmcache_plugins.adapters.litellm.failures import listen
 from llmcache_plugins.adapters.litellm.plans import Bypass, CarriedKey, Draft, Plan, Planner, carried_by
@@ -70,11 +70,11 @@ class Desk:
         plan = self._plan_of(arguments)
         if not isinstance(plan, Bypass) and plan.kind is Kind.EMBEDDING:
             key = arguments["cache_key"] if "cache_key" in arguments else self.key_of(arguments)
-            return await self._lists.look(key, plan, partial(self._look_once, plan))
+            return await self._lists.look(key, plan, partial(self._look_once, plan, arguments))
         if isinstance(plan, Draft):
             plan = await plan.finished()
         if isinstance(plan, Bypass):
-            return self._bypass(plan)
+            return self._bypass(plan, arguments)
         record = arguments.get("litellm_logging_obj")
         if is_under_way():
             await asyncio.sleep(0)  # the answer may be there and its write only about to begin
@@ -83,10 +83,10 @@ class Desk:
             note(found)
         return _answer_of(found)
 
-    async def _look_once(self, plan: Plan | Draft) -> Any:
+    async def _look_once(self, plan: Plan | Draft, arguments: Mapping[str, Any]) -> Any:
         settled = await plan.finished() if isinstance(plan, Draft) else plan
         if isinstance(settled, Bypass):
-            return self._bypass(settled)
+            return self._bypass(settled, arguments)
         return _answer_of(await self._read(settled))
 
     def look_from_thread(self, arguments: Mapping[str, Any]) -> Any:
@@ -95,7 +95,7 @@ class Desk:
         if isinstance(plan, Draft):
             plan = plan.finish()
         if isinstance(plan, Bypass):
-            return self._bypass(plan)
+            return self._bypass(plan, arguments)
         record = arguments.get("litellm_logging_obj")
         return _answer_of(self.sync.acquire(partial(self._acquire, plan, record, None)))
 
@@ -132,10 +132,11 @@ class Desk:
     def _plan_of(self, arguments: Mapping[str, Any]) -> Plan | Bypass | Draft:
         return carried_by(arguments) or self._planner.plan(arguments)
 
-    def _bypass(self, bypass: Bypass) -> None:
+    def _bypass(self, bypass: Bypass, arguments: Mapping[str, Any]) -> None:
         if bypass.reason:
             self.complain(f"a call of LiteLLM is not cached: it {bypass.reason}")
-            self._cache.bypass(bypass.reason, face=Face.LITELLM)
+            # Who only reads is not to call the provider instead.
+            self._cache.bypass(bypass.reason, face=Face.LITELLM, mode=mode_said(arguments))
 
     async def explain(self, arguments: Mapping[str, Any]) -> Explanation:
         """Say why a call with these arguments hits or misses."""

@@ -61,16 +61,17 @@ class Streamer:
         self._pump = Pump(repository, shelf)
         config = repository.config
         self._flights: Flights[FlightKey, None] = Flights(on_abandon=config.on_abandon)
-        self._refreshes = Refreshes(self._flights, rest=config.poll_interval)
+        self._refreshes: Refreshes[None] = Refreshes(config)
         self._patience = config.follow_for if config.on_wait_timeout == "raise" else None
 
     def detach(self, matches: Callable[[CacheKey], bool]) -> None:
         """Let newcomers not join the streams under way for these keys; who reads already goes on."""
         self._flights.detach(lambda flying: matches(flying[0]))
+        self._refreshes.detach(matches)
 
     def count(self) -> int:
         """Return how many are under way on the running loop."""
-        return self._flights.count()
+        return self._flights.count() + self._refreshes.count()
 
     async def aclose(self) -> None:
         """End the streams that nobody reads any more."""

@@ -17,8 +17,9 @@ end
 
 local verdict
 if mode ~= 'fence' then
-  local owner, its_fence, its_birth = read_lease(lease)
-  if owner and void_reason(marks, its_fence, its_birth, subjects) then
+  local owner, its_fence, its_birth, about = read_lease(lease)
+  if owner and (void_reason(marks, its_fence, its_birth, subjects)
+      or about ~= '' and void_reason(marks, its_fence, its_birth, lines_of(about))) then
     -- Its answer will be stored by nobody and given to nobody: it is no use to wait for it.
     redis.call('DEL', lease)
     owner = nil
@@ -42,7 +43,7 @@ if mode ~= 'fence' then
 end
 local mine = digits(next_time(marks, now, clock, tonumber(fence)))
 if (mode == 'lead' or mode == 'refresh') and not verdict then
-  redis.call('SET', lease, token .. mine .. birth, 'NX', 'PX', lease_ms)
+  redis.call('SET', lease, lease_of(token, mine, birth, subjects), 'NX', 'PX', lease_ms)
 end
 keep_marks(marks, epoch, marks_ms)
 return {verdict or 'LEAD', mine, birth}

@@ -203,17 +203,30 @@ local function wake(root, digest)
   redis.pcall('PUBLISH', root .. 'wake:' .. digest, '')
 end
 
--- A lease holds its owner's token (32 hexadecimal digits), fence and birth; returns them, or nil. What is not
--- a lease of ours is nobody's and void.
+-- A lease holds its owner's token (32 hexadecimal digits), fence and birth, and then, a line each, what its
+-- answer will be made from besides what all who ask for the key name.
+local function lease_of(token, fence, birth, subjects)
+  return token .. fence .. birth .. table.concat(subjects, '\n', 3)
+end
+
+local function lines_of(text)
+  local lines = {}
+  for line in string.gmatch(text, '[^\n]+') do
+    lines[#lines + 1] = line
+  end
+  return lines
+end
+
+-- Token, fence, birth and the rest of a lease, or nil. What is not a lease of ours is nobody's and void.
 local function read_lease(lease)
   local held = redis.pcall('GET', lease)
   if not held then
     return nil
   end
-  if type(held) ~= 'string' or #held ~= 64 or string.find(string.sub(held, 33), '%D') then
-    return '', digits(0), ''
+  if type(held) ~= 'string' or #held < 64 or string.find(string.sub(held, 33, 64), '%D') then
+    return '', digits(0), '', ''
   end
-  return string.sub(held, 1, 32), string.sub(held, 33, 48), string.sub(held, 49, 64)
+  return string.sub(held, 1, 32), string.sub(held, 33, 48), string.sub(held, 49, 64), string.sub(held, 65)
 end
 
 local function release(lease, token)

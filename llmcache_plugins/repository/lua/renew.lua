@@ -11,7 +11,7 @@ if void_reason(marks, fence, birth, subjects) then
   end
   return 'LOST'
 end
-if redis.call('SET', lease, token .. fence .. birth, 'NX', 'PX', lease_ms) then
+if redis.call('SET', lease, lease_of(token, fence, birth, subjects), 'NX', 'PX', lease_ms) then
   return 'OK'
 end
 if read_lease(lease) ~= token then
