@@ -317,3 +317,47 @@ class TestTime:
 async def is_new(gateway: InferenceGateway) -> bool:
     found = await gateway.resolve_detailed(QUERY, mode="read_only")
     return (found.answer, found.outcome) == ("new", Outcome.HIT)
+
+
+class TestStrictCallers:
+    async def test_who_wants_a_younger_answer_makes_nobody_else_wait(
+        self, server: Server | Cluster, namespace: str
+    ):
+        provider = Provider()
+        provider.gate.clear()
+        async with cache_on(server, namespace, policy=None) as cache:
+            await cache.put(QUERY, "old")
+            gateway = InferenceGateway(provider, cache)
+            strict = asyncio.create_task(gateway.resolve(QUERY, max_age=0))
+            await wait_until_async(lambda: provider.calls, description="the strict call")
+            assert await gateway.resolve(QUERY) == "old"
+            assert [chunk async for chunk in gateway.stream(QUERY)] == ["old"]
+            provider.gate.set()
+            assert await strict == "new"
+
+    async def test_a_refresh_that_hangs_is_given_up(
+        self, valkey: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        from llmcache_plugins.cache import refreshing
+
+        monkeypatch.setattr(refreshing, "LONGEST", 0.2)
+        provider = Provider()
+        provider.gate.clear()
+        async with cache_on(valkey, namespace, poll_interval=0.05) as cache:
+            await let_age(cache, late=1)
+            gateway = InferenceGateway(provider, cache)
+
+            async def has_tried_again() -> bool:
+                assert await gateway.resolve(QUERY) == "old"
+                return provider.calls >= 2
+
+            await wait_until_async(has_tried_again, description="another refresh")
+
+    async def test_a_mistake_of_the_application_is_no_outage(self, valkey: Server, namespace: str):
+        async with cache_on(valkey, namespace) as cache:
+            await let_age(cache, late=150)
+            with pytest.raises(KeyError):
+                await InferenceGateway(Provider(error=KeyError("x")), cache).resolve(QUERY)
+            with pytest.raises(Busy):
+                await InferenceGateway(Provider(error=Busy()), cache).resolve(QUERY, mode="refresh")
+            assert await InferenceGateway(Provider(error=TimeoutError()), cache).resolve(QUERY) == "old"

@@ -307,3 +307,70 @@ def is_linked(replica: Server) -> bool:
 
 async def never() -> str:
     raise AssertionError("the provider was called")
+
+
+class TestBroughtLater:
+    """Answers that nobody was sent for, or came later than anybody waited."""
+
+    async def test_what_was_asked_for_before_is_not_stored_after(
+        self, server: Server | Cluster, namespace: str
+    ):
+        async with cache_on(server, namespace) as cache:
+            lease = await cache.fence(ask("a"), tags=["doc:7"])
+            early = asyncio.get_running_loop().time()
+            await cache.put(ask("b"), "warm")
+            assert await cache.put(
+                ask("c"), "x", tags=["doc:7"], lease=await cache.fence(ask("c"), tags=["doc:7"])
+            )
+            await cache.invalidate(tags=["doc:7"])
+            assert lease is not None
+            assert not await cache.put(ask("a"), "old", tags=["doc:7"], lease=lease)
+            assert not await cache.put(ask("d"), "old", tags=["doc:7"], asked_at=early - 0.001)
+            assert await cache.put(ask("a"), "new", tags=["doc:7"])
+            assert (await cache.stats()).refusals["invalidated"] >= 1
+
+    async def test_a_reader_without_the_tags_does_not_follow_a_voided_stream(
+        self, server: Server | Cluster, namespace: str
+    ):
+        """1. A streams from document 7. 2. It changes. 3. B asks for the same, and names no document."""
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            async def complete(self, _query: Any) -> str:
+                return "new"
+
+            async def stream(self, _query: Any) -> Any:
+                yield "old "
+                begun.set()
+                await go.wait()
+                yield "end"
+
+        class Quick(Slow):
+            async def stream(self, _query: Any) -> Any:
+                yield "new"
+
+        async with cache_on(server, namespace) as cache, cache_on(server, namespace) as elsewhere:
+            leader = asyncio.create_task(
+                _read(InferenceGateway(Slow(), cache).stream(ask("a"), tags=["doc:7"]))
+            )
+            await begun.wait()
+            await elsewhere.invalidate(tags=["doc:7"])
+            assert await _read(InferenceGateway(Quick(), elsewhere).stream(ask("a"))) == "new"
+            go.set()
+            assert await leader == "old end"
+
+    async def test_an_empty_list_of_tags_voids_nothing(self, valkey: Server, namespace: str):
+        async with cache_on(valkey, namespace) as cache:
+            await cache.put(ask("a"), "x", tenant="alice")
+            await cache.invalidate(tags=[], tenant="alice")
+            assert await cache.get_or_call(ask("a"), never, tenant="alice") == "x"
+
+    async def test_a_request_is_forgotten_in_the_version_that_is_named(self, valkey: Server, namespace: str):
+        async with cache_on(valkey, namespace) as cache:
+            await cache.put(ask("a"), "x", prompt_version=2)
+            assert (await cache.invalidate(request=ask("a"))).entries == 0
+            assert (await cache.invalidate(request=ask("a"), prompt_version=2)).entries == 1
+
+
+async def _read(chunks: Any) -> str:
+    return "".join([chunk async for chunk in chunks])

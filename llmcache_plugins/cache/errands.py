@@ -28,8 +28,9 @@ from llmcache_plugins.cache.refreshing import Refreshes
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, UnstorableAnswer
 from llmcache_plugins.loops import running_loop
-from llmcache_plugins.models import EncodedAnswer, Mode, Resolution
+from llmcache_plugins.models import EncodedAnswer, Lease, Mode, Resolution
 from llmcache_plugins.policy import Refusal
+from llmcache_plugins.repository import new_token
 from llmcache_plugins.singleflight import Flights, GaveUp
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.shelf import Shelf, Stored
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import PerLoop, Tasks
+    from llmcache_plugins.models import Commit, Entry
     from llmcache_plugins.repository import ResponseRepository
 
 __all__ = ["Errand", "Errands", "brought"]
@@ -53,12 +55,19 @@ class Errand:
 
     def __init__(self, job: Job, *, patience: float) -> None:
         self.key = job.key
+        self.asked_at = clock()
+        """When (the loop's clock) it was given."""
         self._loop = asyncio.get_running_loop()
         self._patience = patience
         self._brought: asyncio.Future[Any] = self._loop.create_future()
         self._is_given_up = False
         self.begun: asyncio.Future[None] = self._loop.create_future()
         self.ride: asyncio.Task[Any] | None = None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether nobody waits any more, and the answer may come all the same."""
+        return self._brought.cancelled() and not self._is_given_up
 
     @property
     def is_over(self) -> bool:
@@ -204,8 +213,26 @@ class Errands:
             return None
         return resolutions.of_opened(job.key, opened) if opened is not None else None
 
-    async def store(self, job: Job, answer: Any) -> Stored:
-        """Store an answer, encoded or not, that nobody was sent for. Never raises; a refusal is counted."""
+    async def fence(self, job: Job) -> Lease | None:
+        """Return the right to store what is asked for from now on, if the server gives it in time."""
+        asking = self._repository.leases.acquire(
+            job.key, token=new_token(), mode="fence", seen="*", provenance=job.provenance
+        )
+        try:
+            await self._repository.ready()
+            reply = await Budget(self._config.lookup_budget).wait_for(asking)
+        except (RepositoryError, ConfigError):
+            return None
+        return reply if isinstance(reply, Lease) else None
+
+    async def store(
+        self, job: Job, answer: Any, *, lease: Lease | None = None, asked_at: float | None = None
+    ) -> Stored:
+        """Store an answer, encoded or not, that nobody was sent for. Never raises; a refusal is counted.
+
+        What was asked for before an invalidation is not stored after it, if it is known when that was: by the
+        `lease` that was given then, or by the loop's clock, `asked_at`.
+        """
         encoded = self._shelf.encode(lambda: _Brought(job.codec).encode(answer))
         refusal = self._shelf.refusal_of(job, encoded)
         if encoded is None or refusal is not None:
@@ -213,11 +240,25 @@ class Errands:
         entry = self._shelf.entry_of(job, encoded, leaves=job.asked.leaves(), seconds=0.0)
         try:
             await self._repository.ready()
-            persisting = self._repository.persist(job.key, entry, ttl=job.kept_for)
-            commit = await Budget(self._config.commit_budget).wait_for(persisting)
+            committing = self._commit(job, entry, lease, asked_at)
+            commit = await Budget(self._config.commit_budget).wait_for(committing)
         except (RepositoryError, ConfigError):
             return self._shelf.refuse(Refusal.WRITE_FAILED)
+        if commit is None:
+            return self._shelf.refuse(Refusal.NOT_LEASED)
         return self._shelf.stored(entry, commit.status)
+
+    async def _commit(
+        self, job: Job, entry: Entry, lease: Lease | None, asked_at: float | None
+    ) -> Commit | None:
+        if lease is None and asked_at is not None:
+            lease = await self.fence(job)
+            if lease is None:
+                return None
+            lease = lease.backdated(max(0.0, clock() - asked_at))
+        if lease is None:
+            return await self._repository.persist(job.key, entry, ttl=job.kept_for)
+        return await self._repository.leases.commit(job.key, entry, ttl=job.kept_for, lease=lease)
 
     async def _join(self, job: Job, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
         call = _calling(job, errand)

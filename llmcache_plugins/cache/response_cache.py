@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.explanation import Explanation
     from llmcache_plugins.cache.options import CallOptions
     from llmcache_plugins.cache.shelf import Opened
-    from llmcache_plugins.models import Invalidation
+    from llmcache_plugins.models import Invalidation, Lease
     from llmcache_plugins.policy import CachePolicy, Chooser
     from llmcache_plugins.signature import Unsigned
     from llmcache_plugins.telemetry import Observer
@@ -246,11 +246,15 @@ class ResponseCache:
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
         was_looked_up: bool = False,
+        lease: Lease | None = None,
+        asked_at: float | None = None,
         **options: Unpack[CallOptions],
     ) -> bool:
         """Store an answer that came from elsewhere, encoded or not; return whether it is stored, or will be.
 
-        What the policy does not admit is counted, once if it `was_looked_up` before, and not stored.
+        What the policy does not admit is counted, once if it `was_looked_up` before, and not stored; nor is
+        what was asked for before an invalidation, if it is known when that was: by the `lease` of `fence`,
+        or by the running loop's clock, `asked_at`.
         """
         if self._intake.terms.mode_of(options) is Mode.READ_ONLY:
             return False
@@ -267,7 +271,22 @@ class ResponseCache:
             job = await job.taken()
         if isinstance(job, Declined):
             return False
-        return not job.is_not_stored and (await self._errands.store(job, answer)).refusal is None
+        if job.is_not_stored:
+            return False
+        stored = await self._errands.store(job, answer, lease=lease, asked_at=asked_at)
+        return stored.refusal is None
+
+    async def fence(
+        self, query: Any, *, codec: AnswerCodec = _PLAIN, **options: Unpack[CallOptions]
+    ) -> Lease | None:
+        """Return the right to `put` what the provider is asked for from now on; None if it is not to be had.
+
+        For who looks up without an errand and brings the answer all the same.
+        """
+        job = self._intake.take(query, Job, codec=codec, options=options, was_counted=True)
+        if isinstance(job, Late):
+            job = await job.taken()
+        return None if isinstance(job, Declined) else await self._errands.fence(job)
 
     def key_of(
         self,

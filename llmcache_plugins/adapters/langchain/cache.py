@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from langchain_core.outputs import Generation
 
     from llmcache_plugins.config import CacheConfig, CacheSettings
+    from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Resolution
     from llmcache_plugins.policy import Chooser
     from llmcache_plugins.telemetry import Observer
@@ -52,6 +54,7 @@ LONGEST_LEAD = 120.0
 """Seconds for which others wait for a call that LangChain makes: not every end of one is shown to a cache."""
 
 
+_MOST_OVERDUE = 1024
 _known: WeakValueDictionary[tuple[str, str, str], LangChainCache] = WeakValueDictionary()
 
 
@@ -81,6 +84,7 @@ class LangChainCache(BaseCache):
         self.zero_usage = zero_usage
         self.sync = SyncHalf(cache)
         self._errands: PerLoop[dict[Any, list[Errand]]] = PerLoop(dict)
+        self._overdue: OrderedDict[CacheKey, float] = OrderedDict()
         self._complaints: set[str] = set()
         self._keys = KeyRing(cache)
         if (address := cache.repository.address) is not None:
@@ -190,7 +194,14 @@ class LangChainCache(BaseCache):
                 await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:
                 request = partial(_request, prompt, llm_string)
-                await self.cache.put(key, answer, codec=_CODEC, request=request, was_looked_up=True)
+                await self.cache.put(
+                    key,
+                    answer,
+                    codec=_CODEC,
+                    request=request,
+                    was_looked_up=True,
+                    asked_at=self._overdue.pop(key, None),
+                )
         except Exception as error:  # noqa: BLE001 - the answer is paid for: nothing may stand in its way
             self.complain(f"an answer of LangChain was not stored ({type(error).__name__})")
             abandon(None)  # who waits for it waits in vain
@@ -199,7 +210,14 @@ class LangChainCache(BaseCache):
         errands = self._errands.current()
         errands.setdefault(errand.key, []).append(errand)
         if errand.ride is not None:
-            errand.ride.add_done_callback(lambda _: self._under_way(errand.key))
+            errand.ride.add_done_callback(lambda _: self._ended(errand))
+
+    def _ended(self, errand: Errand) -> None:
+        self._under_way(errand.key)
+        if errand.is_overdue:
+            self._overdue[errand.key] = errand.asked_at
+            if len(self._overdue) > _MOST_OVERDUE:
+                self._overdue.popitem(last=False)
 
     def _take(self, key: Any) -> list[Errand]:
         """Return whom an answer that comes now serves: this context's errand, and those given before it.

@@ -22,6 +22,7 @@ from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import is_under_way, note
 from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.cache import Errand, Explanation, brought
+from llmcache_plugins.loops import running_loop
 from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.telemetry import Face
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.adapters.litellm.controls import Rules
     from llmcache_plugins.cache import CallOptions, ResponseCache
+    from llmcache_plugins.models import Lease
 
 __all__ = ["Desk"]
 
@@ -45,6 +47,14 @@ class _Delivery:
     plan: Plan
     answer: Any
     pending: Pending | None
+
+    @property
+    def asked_at(self) -> float | None:
+        """When (its loop's clock) who was sent for it, too long ago, had been sent."""
+        pending = self.pending
+        if pending is None or pending.errand is None or pending.loop is not running_loop():
+            return None
+        return pending.errand.asked_at
 
 
 class Desk:
@@ -87,7 +97,13 @@ class Desk:
         settled = await plan.finished() if isinstance(plan, Draft) else plan
         if isinstance(settled, Bypass):
             return self._bypass(settled, arguments)
-        return _answer_of(await self._read(settled))
+        answer = _answer_of(await self._read(settled))
+        if answer is None and (lease := await self._fence(settled)) is not None:
+            settled.fences.append(lease)
+        return answer
+
+    async def _fence(self, plan: Plan) -> Lease | None:
+        return await self._cache.fence(plan.key, codec=plan.codec, **plan.options)
 
     def look_from_thread(self, arguments: Mapping[str, Any]) -> Any:
         """Like `look`, for synchronous calls."""
@@ -259,6 +275,8 @@ class Desk:
             codec=plan.codec,
             request=plan.request,
             was_looked_up=True,
+            lease=plan.fences[0] if plan.fences else None,
+            asked_at=delivery.asked_at,
             **plan.options,
         )
 

@@ -20,6 +20,7 @@ from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.cache import CallOptions
 from llmcache_plugins.errors import SignatureError
 from llmcache_plugins.keys import CacheKey
+from llmcache_plugins.models import Lease
 from llmcache_plugins.signature import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The request, as a policy is shown it."""
     options: CallOptions
     call_id: str | None
+    fences: list[Lease] = msgspec.field(default_factory=list)
+    """The right to store its answer, of one that was looked up without being sent for it."""
     may_lead: bool
     """Whether others may wait for it."""
 
