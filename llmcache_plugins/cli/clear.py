@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.options import AsJson, Prefix, Secret, Url
 from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.repository import ResponseRepository
@@ -26,29 +27,15 @@ _PATIENCE = 5.0
 def clear(
     *,
     namespace: Annotated[str, typer.Option(help="The namespace to empty; others are not touched.")],
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LLMCACHE_URL",
-            help="The server. Default: the embedded server of this user.",
-            show_default=False,
-        ),
-    ] = None,
+    url: Url = None,
     tenant: Annotated[
         str | None,
         typer.Option(help="One of those who share it: only this one's answers.", show_default=False),
     ] = None,
-    secret: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LLMCACHE_SECRET",
-            help="The deployment's secret, if it has one: it names its tenants. Better by the environment.",
-            show_default=False,
-        ),
-    ] = None,
-    prefix: Annotated[str, typer.Option(help="What the cache's Redis keys begin with.")] = "llm",
+    secret: Secret = None,
+    prefix: Prefix = "llm",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove all answers of a namespace: afterwards no process serves them and no byte of them is in Redis.
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.options import AsJson, Prefix, Secret, Url
 from llmcache_plugins.cli.support import CannotRun, Exit
 
 __all__ = ["explain"]
@@ -30,25 +31,11 @@ def explain(
         ),
     ],
     *,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LLMCACHE_URL",
-            help="The server. Default: the embedded server of this user.",
-            show_default=False,
-        ),
-    ] = None,
+    url: Url = None,
     namespace: Annotated[str, typer.Option(help="The namespace the application uses.")] = "default",
     tenant: Annotated[str | None, typer.Option(help="The tenant, if any.", show_default=False)] = None,
-    prefix: Annotated[str, typer.Option(help="What the cache's Redis keys begin with.")] = "llm",
-    secret: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LLMCACHE_SECRET",
-            help="The deployment's secret, if it has one: better by the environment.",
-            show_default=False,
-        ),
-    ] = None,
+    prefix: Prefix = "llm",
+    secret: Secret = None,
     normalizer: Annotated[
         list[str] | None,
         typer.Option(help="A built-in normalizer of the application's, in their order; may be repeated."),
@@ -60,7 +47,7 @@ def explain(
         typer.Option(help="The provider's address, where it is not OpenAI's own.", show_default=False),
     ] = None,
     canonical: Annotated[bool, typer.Option("--canonical", help="Print what counts: the prompt.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say why a request hits or misses; for a miss, in what it differs from the nearest that is stored.
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.options import AsJson, Prefix
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.diagnosis import Level, diagnose
@@ -35,11 +36,11 @@ def doctor(
     namespace: Annotated[
         str, typer.Option(help="The cache's namespace; what is tried out lies in one of its own below it.")
     ] = _DEFAULTS.namespace,
-    prefix: Annotated[str, typer.Option(help="What the cache's Redis keys begin with.")] = _DEFAULTS.prefix,
+    prefix: Prefix = _DEFAULTS.prefix,
     budget: Annotated[
         float, typer.Option(help="The cache's lookup_budget in seconds, which round trips must keep.")
     ] = _DEFAULTS.lookup_budget,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a Redis for this cache: what is wrong, why, and how to fix it.
 
