@@ -15,6 +15,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from msgspec.structs import replace
 
@@ -85,7 +86,7 @@ class Errand:
             await asyncio.wait((self.ride,))
 
     def landed(self, _ride: asyncio.Task[Any]) -> None:
-        """Forget the flight: its context remembers the errand before, and so on."""
+        """Forget the flight, which remembers this errand."""
         self.ride = None
 
     def abandon(self, error: BaseException | None = None) -> None:
@@ -120,7 +121,13 @@ class Errand:
             self._brought.cancel()
 
 
-_given: ContextVar[tuple[Errand, ...]] = ContextVar("llmcache_errands", default=())
+# Weak: copies of a context, such as a timer's, outlive the errand; its flight keeps one that is under way.
+_given: ContextVar[tuple[ref[Errand], ...]] = ContextVar("llmcache_errands", default=())
+
+
+def _under_way() -> list[ref[Errand]]:
+    """Return this context's errands that have not ended."""
+    return [one for one in _given.get() if (errand := one()) is not None and not errand.is_over]
 
 
 class Errands:
@@ -175,7 +182,7 @@ class Errands:
     async def _run(self, job: Job, *, tasks: Tasks, since: float, may_wait: bool) -> Resolution | Errand:
         shares = job.policy.coalesce and job.mode is not Mode.REFRESH
         may_wait = may_wait and shares and not is_held()
-        may_wait = may_wait and all(errand.is_over for errand in _given.get())
+        may_wait = may_wait and not _under_way()
         for attempt in range(_MOST_ATTEMPTS + 1):
             shares = may_wait and attempt < _MOST_ATTEMPTS
             errand = Errand(job, patience=self._config.max_lead)
@@ -200,7 +207,7 @@ class Errands:
         return self._give(errand)
 
     def _give(self, errand: Errand) -> Errand:
-        _given.set((*(one for one in _given.get() if not one.is_over), errand))
+        _given.set((*_under_way(), ref(errand)))
         return errand
 
     async def read(self, job: Job) -> Resolution | None:
