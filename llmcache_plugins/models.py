@@ -14,6 +14,7 @@ import msgspec
 from llmcache_plugins.keys import CacheKey
 
 __all__ = [
+    "UNKNOWN",
     "Absent",
     "AnswerFacts",
     "Batch",
@@ -119,7 +120,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller says of it: documents, versions of data."""
 
 
-_UNKNOWN = Provenance()
+UNKNOWN = Provenance()
+"""Of an answer nobody has said anything about."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -133,7 +135,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long the provider took: what a hit saves."""
     stale_for: float = 0.0
     """Seconds for which it is kept after it was fresh."""
-    provenance: Provenance = _UNKNOWN
+    provenance: Provenance = UNKNOWN
     leaves: bytes = b""
     """Fingerprints of the request's leaves, to say later in what another differs: see `signature.leaves`."""
 
@@ -165,7 +167,7 @@ class Lease:
     birth: str
     is_held: bool = True
     """False for a fence without the lease: others may fetch the answer at the same time."""
-    provenance: Provenance = _UNKNOWN
+    provenance: Provenance = UNKNOWN
     """What the answer will be made from: whoever invalidates that voids the flight as well."""
 
     def backdated(self, seconds: float) -> Lease:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.errors import ConfigError, RepositoryError, RepositoryUnavailable
-from llmcache_plugins.models import Lease, Provenance, Wait, WriteStatus
+from llmcache_plugins.models import UNKNOWN, Lease, Provenance, Wait, WriteStatus
 from llmcache_plugins.repository import new_token
 from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Claim"]
 
-_UNKNOWN = Provenance()
 _WITHDRAW_EVERY = 0.5
 """Seconds between two attempts to give up what a server that is away may have granted."""
 
@@ -40,7 +39,7 @@ class Claim:
         *,
         tasks: Tasks,
         ask_for: Ask = "lead",
-        provenance: Provenance = _UNKNOWN,
+        provenance: Provenance = UNKNOWN,
     ) -> None:
         self.ask_for = ask_for
         self.seen = ""

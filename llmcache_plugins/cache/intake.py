@@ -17,7 +17,7 @@ from llmcache_plugins.cache.job import Asked, Job
 from llmcache_plugins.cache.terms import NoPolicy, Terms, TermsReader
 from llmcache_plugins.errors import CacheMiss, ConfigError, SignatureError
 from llmcache_plugins.keys import CacheKey
-from llmcache_plugins.models import Mode, Provenance
+from llmcache_plugins.models import UNKNOWN, Mode, Provenance
 from llmcache_plugins.normalize import Normalizers
 from llmcache_plugins.policy import Refusal
 from llmcache_plugins.signature import CacheSignatureEngine, Unsigned
@@ -38,7 +38,6 @@ __all__ = ["Declined", "Intake", "Late"]
 J = TypeVar("J", bound="Job")
 _log = logging.getLogger("llmcache_plugins")
 
-_UNKNOWN = Provenance()
 _MOST_COMPLAINTS = 100
 
 
@@ -82,9 +81,10 @@ class Intake:
         """Return the job of a call, with `more` of the fields of its kind.
 
         `query` may be its key; `request` says what the policy is shown instead of it. A call that
-        `was_counted` is declined in silence. Raises `TypeError` and
-        `ConfigError` for options that cannot work, and `CacheMiss` where only a stored answer was wanted and
-        there can be none.
+        `was_counted` is declined in silence.
+
+        Raises `TypeError` and `ConfigError` for options that cannot work, and `CacheMiss` where only a stored
+        answer was wanted and there can be none.
         """
         shown = request or partial(_same, query)
         model = self.model_of(query, request)
@@ -276,7 +276,7 @@ def _same(query: Any) -> Any:
 
 
 def _provenance(model: str | None, tags: tuple[str, ...]) -> Provenance:
-    return Provenance(model=model, tags=tags) if tags or model is not None else _UNKNOWN
+    return Provenance(model=model, tags=tags) if tags or model is not None else UNKNOWN
 
 
 def _model_of(query: Any) -> str | None:

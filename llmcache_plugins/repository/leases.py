@@ -13,6 +13,7 @@ import msgspec
 
 from llmcache_plugins.errors import RepositoryUnavailable
 from llmcache_plugins.models import (
+    UNKNOWN,
     Absent,
     Batch,
     Commit,
@@ -47,7 +48,6 @@ Acquired = Found | Lease | Wait | SharedFailure | Absent
 Ask = Literal["lead", "follow", "fence", "refresh"]
 
 _MOST_ROUNDS = 4
-_UNKNOWN = Provenance()
 
 
 def new_token() -> str:
@@ -80,7 +80,7 @@ class Leases:
         seen: str = "",
         since: str = "",
         live: bool = False,
-        provenance: Provenance = _UNKNOWN,
+        provenance: Provenance = UNKNOWN,
     ) -> Acquired:
         """Look again, and take the lease of a key if nobody has it.
 
