@@ -172,11 +172,9 @@ class CacheSignatureEngine:
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
-        rules = self._normalizers if normalizers is None else normalizers
-        document = self._document(request, kind=kind, scope=scope, namespace=namespace, versions=versions)
-        if rules is not None:
-            _normalize(document, texts_of(document, scope or ()), rules)
-        return _encoded(document)
+        return self.anatomy(
+            request, kind=kind, scope=scope, namespace=namespace, normalizers=normalizers, versions=versions
+        ).canonical
 
     def anatomy(
         self,
@@ -208,9 +206,7 @@ class CacheSignatureEngine:
 
         Raises `SignatureError`, and nothing else, for a request without a canonical form.
         """
-        rules = self._normalizers if normalizers is None else normalizers
-        document = self._document(request, kind="plain", scope=scope, namespace=None)
-        return () if rules is None else _normalize(document, texts_of(document, scope or ()), rules)
+        return self.anatomy(request, scope=scope, normalizers=normalizers).normalized
 
     def taken_apart(self, request: Mapping[str, Any] | str) -> tuple[bytes, dict[str, str]]:
         """Return a digest of all of a request that is no text, and its texts by their paths.
