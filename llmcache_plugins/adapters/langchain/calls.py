@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     _Asked: TypeAlias = tuple[dict[str, object], CallOptions]
 
-__all__ = ["SAID", "ModelCall", "ModelCalls", "said_in"]
+__all__ = ["SAID", "ModelCall", "ModelCalls", "checked", "said_in"]
 
 _CODEC = ResultCodec()
 SAID = "llmcache"
@@ -50,6 +50,15 @@ def said_in(holder: Any) -> Any:
     """Return what `{"metadata": {"llmcache": {...}}}` of a run or a configuration says of the cache."""
     metadata = holder.get("metadata") if isinstance(holder, dict) else getattr(holder, "metadata", None)
     return metadata.get(SAID) if isinstance(metadata, dict) else None
+
+
+def checked(options: CallOptions, host: LangChainCache) -> CallOptions:
+    """Return the options as they are kept for many calls. Raises `ConfigError` and `TypeError`."""
+    # A generator of tags would be empty the second time.
+    if (tags := options.get("tags")) is not None and not isinstance(tags, str):
+        options = {**options, "tags": tuple(tags)}
+    host.cache.check(**options)
+    return options
 
 
 class ModelCall:
@@ -264,11 +273,7 @@ class ModelCalls:
         """Return the model's options and the call's. Raises `ConfigError` and `TypeError`."""
         if not isinstance(said, dict):
             raise ConfigError(f"metadata[{SAID!r}] is a dict of options, not a {type(said).__name__}")
-        options = cast("CallOptions", {**self.options, **said})
-        if (tags := options.get("tags")) is not None and not isinstance(tags, str):
-            options["tags"] = tuple(tags)
-        self.host.cache.check(**options)
-        return options
+        return checked(cast("CallOptions", {**self.options, **said}), self.host)
 
     def _own(self, resolution: Resolution) -> ChatResult:
         result: ChatResult = resolution.answer

@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config
 
 from llmcache_plugins.adapters.langchain.cache import LangChainCache
-from llmcache_plugins.adapters.langchain.calls import SAID, ModelCall, ModelCalls, said_in
+from llmcache_plugins.adapters.langchain.calls import SAID, ModelCall, ModelCalls, checked, said_in
 from llmcache_plugins.adapters.langchain.pickling import Recipe, recipe_of
 from llmcache_plugins.cache import CallOptions, ResponseCache
 from llmcache_plugins.errors import ConfigError
@@ -66,13 +66,10 @@ def cached(
         host = cache
     else:
         raise ConfigError(f"cache must be a LangChainCache or a ResponseCache, not a {type(cache).__name__}")
-    if (tags := options.get("tags")) is not None and not isinstance(tags, str):
-        options["tags"] = tuple(tags)
-    host.cache.check(**options)
     zeroes = host.zero_usage if zero_usage is None else zero_usage
     calls = getattr(type(model), _CALLS, None)
     kind = type(model) if calls is None else calls.kind
-    settings = tuple(sorted(options.items()))
+    settings = tuple(sorted(checked(options, host).items()))
     copy = model.model_copy()
     # Not by setattr: for pydantic that is a field.
     object.__setattr__(copy, "__class__", _class_of(kind, host, zeroes, settings))
