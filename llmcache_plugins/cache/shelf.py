@@ -140,8 +140,7 @@ class Shelf:
         """Return the fresh answer of a job, within the lookup budget. Raises what the repository raises."""
         await self._repository.ready()
         opened, _ = await self.see(job, Budget(self._repository.config.lookup_budget))
-        is_fresh = opened is not None and opened.freshness in (Freshness.FRESH, Freshness.DUE)
-        return opened if is_fresh else None
+        return opened if opened is not None and opened.outcome is Outcome.HIT else None
 
     async def spare(self, job: Job, error: Exception) -> Opened | None:
         """Return the answer that will do instead of an error of the provider. Never raises."""

@@ -41,7 +41,7 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voiding:
-    """With `replicas` it waits, at most `patience` seconds, for so many of each node."""
+    """How subjects are voided. With `replicas` it waits `patience` seconds at most for so many."""
 
     marks_ms: int
     oldest_us: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -71,7 +71,7 @@ def read(arguments: Mapping[str, Any], rules: Rules) -> Controls | Wrong:
     ttl = arguments.get("ttl") if said.get("ttl") is None else said["ttl"]
     if _seconds(ttl) is None and ttl is not None:
         return Wrong("has a `ttl` that is no number of seconds")
-    options: CallOptions = {name: said[name] for name in _PASSED if said.get(name) is not None}  # type: ignore[assignment]
+    options = cast("CallOptions", {name: said[name] for name in _PASSED if said.get(name) is not None})
     ages = [_seconds(said[name]) for name in _AGES if said.get(name) is not None]
     if ages:
         options["max_age"] = ages[0]
