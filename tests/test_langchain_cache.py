@@ -897,6 +897,11 @@ class TestNoHarm:
         await cache.aupdate("p", "s", [Generation(text="x")])
         assert await cache.alookup("p", "s") == [Generation(text="x")]
 
+    async def test_an_answer_that_comes_when_its_lookup_has_just_ended_is_stored(self, cache: LangChainCache):
+        assert await asyncio.create_task(cache.alookup("p", "s")) is None
+        await cache.aupdate("p", "s", [Generation(text="x")])
+        assert await asyncio.create_task(cache.alookup("p", "s")) == [Generation(text="x")]
+
     async def test_a_cache_handed_in_serves_it_and_others(
         self, stand_in: ProviderServer, valkey: Server, namespace: str
     ):

@@ -80,10 +80,14 @@ class Errand:
 
         Never raises. An answer that cannot be stored is counted, and the others are sent themselves.
         """
-        if not self._brought.done():
-            self._brought.set_result(answer)
+        self.bring(answer)
         if self.ride is not None:
             await asyncio.wait((self.ride,))
+
+    def bring(self, answer: Any) -> None:
+        """Bring the answer, and do not wait until it is stored. On the errand's own loop."""
+        if not self._brought.done():
+            self._brought.set_result(answer)
 
     def landed(self, _ride: asyncio.Task[Any]) -> None:
         """Forget the flight, which remembers this errand."""

@@ -191,6 +191,9 @@ class LangChainCache(BaseCache):
                 if isinstance(key, str):
                     return
             if errands := self._take(key):
+                for errand in errands:
+                    # Now: the task that had looked up may have just ended, and the errand end with it.
+                    errand.bring(answer)
                 await asyncio.gather(*(errand.fulfil(answer) for errand in errands))
             else:
                 request = partial(_request, prompt, llm_string)
