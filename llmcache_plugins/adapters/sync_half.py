@@ -56,7 +56,7 @@ class SyncHalf:
             abandon(None)
             raise
         if isinstance(found, Errand):
-            note(found, to_thread=True)
+            note(found)
         return found
 
     def store(self, storing: Coroutine[Any, Any, object], *, at_end: bool = False) -> None:

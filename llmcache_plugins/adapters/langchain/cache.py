@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 try:
     from langchain_core.caches import BaseCache
-    from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+    from langchain_core.callbacks import AsyncCallbackHandler
     from langchain_core.tracers.context import register_configure_hook
 except ImportError as error:
     raise ImportError('LangChainCache needs LangChain: pip install "llmcache-plugins[langchain]"') from error
@@ -274,42 +274,28 @@ def _request(prompt: str, llm_string: str) -> dict[str, Any]:
     return shown(request_of(prompt, llm_string))
 
 
-class _Failures:
+class _Failures(AsyncCallbackHandler):
     """Sees the failed calls of completion models and of synchronous ones, whose tasks and threads live on.
 
     Hears nothing unless this context was sent to call: LangChain asks each handler of each event, tokens
-    included, what it ignores. Not run inline: then langchain-core 1.8 keeps `on_llm_start` from all others.
+    included, what it ignores, in a task for each. So there is one; LangChain runs an asynchronous one in
+    threads as well, a synchronous one would wait for a thread of the loop's executor. Not run inline: then
+    langchain-core 1.8 keeps `on_llm_start` from all others.
     """
 
-    to_thread: bool
     ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = True
     ignore_retriever = ignore_retry = True
 
     @property
     def ignore_llm(self) -> bool:
-        return not is_under_way(to_thread=self.to_thread)
-
-
-class _ThreadFailures(_Failures, BaseCallbackHandler):
-    to_thread = True
-
-    def on_llm_error(self, error: BaseException, **_kwargs: Any) -> None:
-        abandon(error)
-
-
-class _TaskFailures(_Failures, AsyncCallbackHandler):
-    """An asynchronous one: the others wait for a thread of the loop's executor, at each token."""
-
-    to_thread = False
+        return not is_under_way()
 
     async def on_llm_error(self, error: BaseException, **_kwargs: Any) -> None:
         abandon(error)
 
 
-for _handler in (_ThreadFailures(), _TaskFailures()):
-    register_configure_hook(
-        ContextVar(f"llmcache_langchain_{type(_handler).__name__}", default=_handler), inheritable=False
-    )
+_failures = _Failures()
+register_configure_hook(ContextVar("llmcache_langchain_failures", default=_failures), inheritable=False)
 
 
 def _abandon_with(task: asyncio.Task[Any] | None, errand: Errand) -> None:
