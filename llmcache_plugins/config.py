@@ -50,6 +50,8 @@ class CacheSettings(TypedDict, total=False):
     max_bytes: int | None
     max_entry_bytes: int
     compress_from: int
+    near_cache: bool
+    near_cache_bytes: int
     socket_timeout: float
     connect_timeout: float
 
@@ -120,6 +122,12 @@ class CacheConfig:
     """A larger answer is returned, but not stored."""
     compress_from: int = 4096
     """Entries from this size on are compressed (zstd): below it a hit's time is worth more than the bytes."""
+    near_cache: bool = False
+    """Whether what was read is kept in this process for a second, so that busy keys ask the server once a
+    second and not for each hit. What is forgotten or replaced elsewhere is served for that second, and in
+    this process no longer: see `invalidate(wait=True)`."""
+    near_cache_bytes: int = 32 * 1024 * 1024
+    """Most bytes of that."""
     socket_timeout: float = 0.25
     connect_timeout: float = 1.0
 
@@ -143,6 +151,7 @@ class CacheConfig:
             "error_ttl",
             "stream_batch",
             "max_stream_bytes",
+            "near_cache_bytes",
             "socket_timeout",
             "connect_timeout",
         ):
@@ -175,6 +184,8 @@ class CacheConfig:
             raise ConfigError(
                 f"stream_batch ({self.stream_batch} s) must be at most half of lease_ttl ({self.lease_ttl} s)"
             )
+        if not isinstance(self.near_cache, bool):
+            raise ConfigError(f"near_cache is True or False, not {self.near_cache!r}")
         _require_one_of("on_abandon", self.on_abandon, ("cancel", "finish"))
         _require_one_of("on_wait_timeout", self.on_wait_timeout, ("call", "raise"))
         _require_one_of("mode", self.mode, ("default", "refresh", "read_only", "off"))

@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "Evicted",
     "Face",
+    "FoundNear",
     "LeaseEvent",
     "LeaseStep",
     "MarksForgotten",
@@ -80,6 +81,10 @@ class ProviderCalled:
     usage: Usage | None = None
 
 
+class FoundNear(msgspec.Struct, frozen=True):
+    """An entry was at hand in the near cache: the server was not asked."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """An answer was returned but not stored; `reason` is a `Refusal`."""
@@ -121,7 +126,15 @@ class BreakerChanged:
 
 
 Event = (
-    Resolved | ProviderCalled | Refused | Unreadable | Evicted | MarksForgotten | LeaseEvent | BreakerChanged
+    Resolved
+    | FoundNear
+    | ProviderCalled
+    | Refused
+    | Unreadable
+    | Evicted
+    | MarksForgotten
+    | LeaseEvent
+    | BreakerChanged
 )
 
 
@@ -139,6 +152,8 @@ class Stats:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     leases: Counter[LeaseStep] = field(default_factory=Counter)
+    found_near: int = 0
+    """Lookups that the near cache answered."""
     provider_calls: int = 0
     provider_failures: int = 0
     provider_seconds: float = 0.0
@@ -215,6 +230,8 @@ class Telemetry:
         match event:
             case Resolved():
                 self._count_resolved(event)
+            case FoundNear():
+                stats.found_near += 1
             case ProviderCalled():
                 stats.provider_calls += 1
                 stats.provider_failures += event.failed

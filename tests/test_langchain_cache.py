@@ -576,6 +576,56 @@ class TestCompletionModels:
         await task
 
 
+class TestNearCache:
+    """What was read a moment ago is at hand, in tasks and threads, with a server or without."""
+
+    async def test_hits_are_messages_of_their_own_and_say_that_they_hit(
+        self, stand_in: ProviderServer, make: Callable[..., LangChainCache]
+    ):
+        cache = make(near_cache=True)
+        model = chat(stand_in, cache)
+        messages = [await model.ainvoke("Hi") for _ in range(20)]
+        assert stand_in.calls == 1
+        assert (await cache.cache.stats()).found_near > 0
+        assert len({message.id for message in messages}) == 20
+        assert len({id(message.response_metadata) for message in messages}) == 20
+        assert {m.response_metadata["llmcache"]["outcome"] for m in messages[1:]} == {"hit"}
+        assert {message.content for message in messages} == {messages[0].content}
+
+    async def test_threads_and_a_loops_own_thread_ask_no_server(
+        self, make: Callable[..., LangChainCache], valkey: Server
+    ):
+        cache = make(near_cache=True, lookup_budget=0.05)
+        generations = [Generation(text="stored")]
+        await cache.aupdate("p", "s", generations)
+
+        async def at_hand() -> bool:
+            assert await cache.alookup("p", "s") == generations
+            return (await cache.cache.stats()).found_near > 0
+
+        await wait_until_async(at_hand, description="it is at hand")
+        assert await cache.alookup("p", "s") == generations
+        valkey.pause()
+        try:
+            found = [cache.lookup("p", "s"), await asyncio.to_thread(cache.lookup, "p", "s")]
+        finally:
+            valkey.resume()
+        assert found == [generations, generations]
+
+    async def test_what_is_cleared_is_gone(self, make: Callable[..., LangChainCache]):
+        cache = make(near_cache=True)
+        for clear in (cache.aclear, lambda: asyncio.to_thread(cache.clear)):
+            await cache.aupdate("p", "s", [Generation(text="stored")])
+            for _ in range(2):
+                assert await cache.alookup("p", "s") is not None
+            await clear()
+            assert await asyncio.create_task(cache.alookup("p", "s")) is None
+
+    async def test_nothing_odd_raises(self, make: Callable[..., LangChainCache]):
+        cache: Any = make(near_cache=True)
+        assert await cache.alookup(None, 7) is None
+
+
 class TestSync:
     @pytest.fixture
     def in_thread(self) -> Callable[[Callable[[], Any]], Any]:

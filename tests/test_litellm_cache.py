@@ -27,6 +27,8 @@ from litellm_calls import (  # noqa: F401
 )
 
 if TYPE_CHECKING:
+    from litellm_calls import Make
+
     from llmcache_plugins.adapters.litellm import LiteLLMCache
     from llmcache_plugins.testing.provider_server import ProviderServer
 
@@ -44,6 +46,22 @@ class TestHits:
         assert facts(second) == facts(first)
         assert second._hidden_params["cache_hit"] is True
         assert await outcomes(cache) == {"miss": 1, "hit": 1}
+
+    async def test_with_a_near_cache_they_ask_no_server(
+        self, stand_in: ProviderServer, make: Make, chat: Chat
+    ):
+        cache = make(near_cache=True)
+        answers = [await litellm.acompletion(**chat())]
+        await written(cache)
+        answers += [await litellm.acompletion(**chat(), cache={"ttl": 60}) for _ in range(9)]
+        answers.append(await asyncio.to_thread(litellm.completion, **chat()))
+        assert stand_in.calls == 1
+        assert all(facts(one) == facts(answers[0]) for one in answers)
+        assert (await cache.response_cache.stats()).found_near > 0
+        # Where a call says more than its key tells, it is not for the near cache to answer.
+        await litellm.acompletion(**chat(), cache={"s-maxage": 0.000001})
+        await written(cache)
+        assert stand_in.calls == 2
 
     async def test_synchronous_calls_hit_too(self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat):
         first = await asyncio.to_thread(litellm.completion, **chat())

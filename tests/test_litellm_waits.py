@@ -364,7 +364,8 @@ class TestWhoHoldsNeverWaits:
         both: list[str] = []
         async with asyncio.timeout(SOON):
             await asyncio.gather(one_in_the_other("A", "B"), one_in_the_other("B", "A"))
-        assert stand_in.calls == 4
+        # Unless one of them was through, and its stream stored, before the other came to ask.
+        assert stand_in.calls in (3, 4)
 
     async def test_the_same_call_while_its_stream_is_read(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat

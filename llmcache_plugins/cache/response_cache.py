@@ -66,7 +66,7 @@ class ResponseCache:
         self._telemetry = repository.telemetry
         self._intake = Intake(self.config, self.policy, telemetry=self._telemetry)
         self._explainer = Explainer(repository, self._intake)
-        shelf = Shelf(repository)
+        self._shelf = shelf = Shelf(repository)
         self._calls = Calls(repository, shelf)
         self._streams = Streamer(repository, shelf)
         self._errands = Errands(repository, shelf)
@@ -228,6 +228,21 @@ class ResponseCache:
         self._count(resolution, face=face, started=started)
         return found
 
+    def at_hand(self, key: CacheKey, *, codec: AnswerCodec, face: Face = Face.CACHE) -> Resolution | None:
+        """Return the answer if it lies in the near cache, where nothing but the key decides; None: `acquire`.
+
+        For calls without options. From any thread, with or without a loop.
+        """
+        if not self._intake.terms.only_keys_count:
+            return None
+        started = monotonic()
+        opened = self._shelf.at_hand(key, codec)
+        if opened is None:
+            return None
+        resolution = resolutions.of_opened(key, opened)
+        self._count(resolution, face=face, started=started)
+        return resolution
+
     def bypass(self, reason: str, *, face: Face = Face.CACHE, **options: Unpack[CallOptions]) -> None:
         """Count a call that must not be cached, for a reason that only its face knows.
 
@@ -343,6 +358,7 @@ class ResponseCache:
         tenant: str | None = None,
         replicas: int = 0,
         timeout: float = 1.0,
+        wait: bool = False,
         policy: CachePolicy | str | None = None,
         prompt_version: str | int | None = None,
         data_version: str | int | None = None,
@@ -357,8 +373,9 @@ class ResponseCache:
 
         Constant work, whatever the number of answers: one script, 64 in a Cluster. With `replicas` it waits
         at most `timeout` seconds until so many replicas of each node have acknowledged; how many have is in
-        what it returns. Raises `InvalidationIncomplete` when not all of the server has acknowledged, after
-        5 seconds: then repeat it. Raises `ConfigError` for what cannot be forgotten.
+        what it returns. Processes with a near cache serve the old answer for a second more; with `wait` it
+        returns when that is over. Raises `InvalidationIncomplete` when not all of the server has
+        acknowledged, after 5 seconds: then repeat it. Raises `ConfigError` for what cannot be forgotten.
         """
         given, name = tags_of(tags), self._intake.terms.namespace_of(namespace, tenant)
         _check_patience(replicas, timeout)
@@ -385,17 +402,21 @@ class ResponseCache:
             everything=everything,
             replicas=replicas,
             patience=timeout,
+            wait=wait,
         )
 
-    async def clear(self, namespace: str | None = None, *, tenant: str | None = None) -> int:
+    async def clear(
+        self, namespace: str | None = None, *, tenant: str | None = None, wait: bool = False
+    ) -> int:
         """Forget every answer of a namespace (default the cache's own); return how many were swept.
 
-        After `invalidate` has voided them they are removed, so that nothing of them is left on the server.
+        After `invalidate` has voided them they are removed, so that nothing of them is left on the server;
+        with `wait`, nothing in near caches either.
         """
         name = self._intake.terms.namespace_of(namespace, tenant)
         home = self.config.namespace if name is None else name
         self._detach(lambda flying: flying.namespace == home)
-        return await self.repository.clear(home)
+        return await self.repository.clear(home, wait=wait)
 
     # -- explaining ------------------------------------------------------------------------------------
 

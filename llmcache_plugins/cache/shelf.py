@@ -30,7 +30,7 @@ from llmcache_plugins.telemetry import Refused, Unreadable
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from llmcache_plugins.answers import StreamCodec
+    from llmcache_plugins.answers import AnswerCodec, StreamCodec
     from llmcache_plugins.cache.job import Job
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
@@ -115,9 +115,24 @@ class Shelf:
             freshness = freshness_of(entry, job.policy, now=time.time())
             if freshness is Freshness.OVER:
                 return None
+        return self._read(found, job.read, freshness)
+
+    def at_hand(self, key: CacheKey, codec: AnswerCodec) -> Opened | None:
+        """Read an entry of the near cache that is fresh whatever the policy; None if there is none."""
+        found = self._repository.at_hand(key)
+        if found is None or found.entry.stale_for:
+            return None
+        return self._read(found, codec.decode)
+
+    def _read(
+        self,
+        found: Found,
+        read: Callable[[EncodedAnswer], Any],
+        freshness: Freshness = Freshness.FRESH,
+    ) -> Opened | None:
         try:
-            answer = job.read(entry.answer)
-            return Opened(entry=entry, answer=answer, fence=found.fence, freshness=freshness)
+            answer = read(found.entry.answer)
+            return Opened(entry=found.entry, answer=answer, fence=found.fence, freshness=freshness)
         except CorruptEntry:
             pass
         except Exception as error:  # noqa: BLE001 - any codec, any bytes: unreadable is a miss

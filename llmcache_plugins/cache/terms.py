@@ -52,6 +52,8 @@ class TermsReader:
         self._usual: Terms | None = None
         if isinstance(policy, CachePolicy) and not policy.jitter:
             self._usual = Terms(policy=policy, ttl=policy.ttl, mode=self._mode)
+        self.only_keys_count = self._usual is not None and _asks_for_keys_only(self._usual)
+        """Whether calls without options may have whatever fresh answer their key has."""
 
     def read(self, options: CallOptions, *, request: Callable[[], Any], model: str | None) -> Terms:
         """Return the terms of a call.
@@ -108,6 +110,11 @@ class TermsReader:
             return self._policy.policy_for(request, model)
         except Exception as error:
             raise NoPolicy(type(error).__name__) from error
+
+
+def _asks_for_keys_only(terms: Terms) -> bool:
+    policy = terms.policy
+    return terms.mode is Mode.DEFAULT and policy.max_temperature is None and not policy.refresh_early
 
 
 def chooser_of(policy: object, *, default_ttl: float) -> Chooser:

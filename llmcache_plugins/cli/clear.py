@@ -39,7 +39,9 @@ def clear(
 ) -> None:
     """Remove all answers of a namespace: afterwards no process serves them and no byte of them is in Redis.
 
-    Safe while the cache is in use, and safe to repeat. Exit codes: 0 cleared, 2 not cleared, or not wholly.
+    Safe while the cache is in use, and safe to repeat. Waits a second for the near caches that there may be.
+
+    Exit codes: 0 cleared, 2 not cleared, or not wholly.
     """
     with with_a_sentence("clear", as_json=as_json):
         config = CacheConfig(
@@ -75,6 +77,6 @@ def _ask(question: str) -> None:
 async def _clear(repository: ResponseRepository) -> int:
     try:
         await repository.ping()
-        return await repository.clear()
+        return await repository.clear(wait=True)
     finally:
         await repository.aclose()

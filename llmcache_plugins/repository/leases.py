@@ -133,8 +133,7 @@ class Leases:
 
         Never over a newer answer, never past an invalidation, and safe to repeat.
         """
-        link, names = self._locate(key)
-        return await self._writer.write(link, names, entry, ttl=ttl, lease=lease)
+        return await self._writer.write(key, entry, ttl=ttl, lease=lease)
 
     async def fail(
         self, key: CacheKey, *, token: str, lease: Lease | None = None, record: Record | None = None

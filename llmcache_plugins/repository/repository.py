@@ -22,6 +22,7 @@ from llmcache_plugins.repository import maintenance
 from llmcache_plugins.repository.invalidating import Voiding
 from llmcache_plugins.repository.leases import Leases
 from llmcache_plugins.repository.link import Link
+from llmcache_plugins.repository.near import NEAR_SECONDS, NearCache
 from llmcache_plugins.repository.reading import (
     NAMESPACE_SUBJECT,
     Judge,
@@ -34,7 +35,7 @@ from llmcache_plugins.repository.topology import connect, wrap
 from llmcache_plugins.repository.touches import Touches
 from llmcache_plugins.repository.urls import parse_url
 from llmcache_plugins.repository.writing import Writer, check_bounds
-from llmcache_plugins.telemetry import Evicted, MarksForgotten, Telemetry
+from llmcache_plugins.telemetry import Evicted, FoundNear, MarksForgotten, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
@@ -51,6 +52,7 @@ _log = logging.getLogger("llmcache_plugins")
 
 _PAGE = 64
 _LONGEST_LISTED = 64 * 1024
+_FOUND_NEAR = FoundNear()
 FIRST_START = 6.0
 """Seconds the embedded server may take to start, outside every budget."""
 
@@ -86,7 +88,14 @@ class ResponseRepository:
         check_bounds(self.config, buckets=self._new_topology().buckets)
         self._links = PerLoop(self._new_link)
         self._timings = Timings(self.config)
-        self._writer = Writer(config=self.config, timings=self._timings, telemetry=self.telemetry)
+        self._near = NearCache(most_bytes=self.config.near_cache_bytes) if self.config.near_cache else None
+        self._writer = Writer(
+            locate=self._locate,
+            config=self.config,
+            timings=self._timings,
+            telemetry=self.telemetry,
+            near=self._near,
+        )
         self._judge = Judge(telemetry=self.telemetry, marks_ms=self._timings.marks_ms())
         self.leases = Leases(
             locate=self._locate, judge=self._judge, writer=self._writer, timings=self._timings
@@ -110,7 +119,7 @@ class ResponseRepository:
         """Return the valid entry of a key, or None. One round trip, joined with others of this moment.
 
         Bytes that are not an entry of ours are counted and are a miss. Without `touch` it does not count as
-        a use of the entry.
+        a use of the entry, and the near cache is not asked.
         """
         found = await self.look_up(key, budget=budget, touch=touch)
         return found if isinstance(found, Found) else None
@@ -129,7 +138,11 @@ class ResponseRepository:
         self, key: CacheKey, *, budget: Budget | None = None, touch: bool = True
     ) -> Found | Absent:
         """Like `fetch`; a miss says which entry, if any, was read and could not be used."""
+        near = self._near if touch else None
+        if near is not None and (held := self.at_hand(key)) is not None:
+            return held
         link, names = self._locate(key)
+        asked_at = near.now() if near is not None else 0.0
         waiting = link.fetch(root=names.root, entry=names["entry"])
         raw = await (budget.receive(waiting) if budget else waiting)
         if isinstance(raw, Exception):
@@ -141,6 +154,15 @@ class ResponseRepository:
             found = await self._owned(link, judging, budget)
         if touch and isinstance(found, Found):
             self._touch(link, names, found)
+            if near is not None:
+                near.put(key, found, asked_at=asked_at)
+        return found
+
+    def at_hand(self, key: CacheKey) -> Found | None:
+        """Return the entry of a key if the near cache has it. From any thread, with or without a loop."""
+        found = self._near.get(key) if self._near is not None else None
+        if found is not None:
+            self.telemetry.emit(_FOUND_NEAR)
         return found
 
     async def latest(
@@ -173,9 +195,8 @@ class ResponseRepository:
             return Commit(status=WriteStatus.NOT_WANTED)
         if len(entry.answer.payload) > self.config.max_entry_bytes:
             return Commit(status=WriteStatus.TOO_BIG)
-        link, names = self._locate(key)
         nobody = Lease(token="", fence="", birth="", is_held=False)
-        return await self._writer.write(link, names, entry, ttl=seconds, lease=nobody)
+        return await self._writer.write(key, entry, ttl=seconds, lease=nobody)
 
     async def delete(self, key: CacheKey) -> bool:
         """Remove one entry and void the flights for it; return whether there was one.
@@ -194,14 +215,16 @@ class ResponseRepository:
         everything: bool = False,
         replicas: int = 0,
         patience: float = 1.0,
+        wait: bool = False,
     ) -> Invalidation:
         """Void all answers of a namespace with one of these tags, models or keys, or `everything` in it.
 
         Constant work, whatever the number of entries: one script for each bucket, and those that are voided
         take no more room than others until they are next met, expire or are evicted. Afterwards no process
-        serves them, and what flights under way bring is not stored. With `replicas` it waits, at most
-        `patience` seconds, until so many replicas of each node have acknowledged: what fewer have may be
-        undone by a fail-over. Raises `InvalidationIncomplete` when not every bucket has acknowledged;
+        serves them, and what flights under way bring is not stored; processes with a near cache let go of
+        them within a second, for which `wait` waits. With `replicas` it waits, at most `patience` seconds,
+        until so many replicas of each node have acknowledged: what fewer have may be undone by a fail-over.
+        Raises `InvalidationIncomplete` when not every bucket has acknowledged;
         repeating is safe.
         """
         link = self._links.current()
@@ -216,12 +239,19 @@ class ResponseRepository:
             replicas=replicas,
             patience=patience,
         )
-        done = await voiding.run(link, layout, subjects)
+        try:
+            done = await voiding.run(link, layout, subjects)
+        finally:
+            # Not all may have been done, or be known to be: what is still good is read once more.
+            if self._near is not None:
+                self._near.drop_all()
         if done.forgotten:
             self.telemetry.emit(MarksForgotten(marks=done.forgotten))
+        if wait:
+            await asyncio.sleep(NEAR_SECONDS)
         return done
 
-    async def clear(self, namespace: str | None = None) -> int:
+    async def clear(self, namespace: str | None = None, *, wait: bool = False) -> int:
         """Remove everything of a namespace and void the flights in it; return how many entries went.
 
         On return no byte of its answers is in Redis, nor of streams that were under way: who reads one of
@@ -231,7 +261,7 @@ class ResponseRepository:
         """
         link = self._links.current()
         layout = self._layout(self.config.namespace if namespace is None else namespace, link)
-        await self.invalidate(layout.namespace, everything=True)
+        await self.invalidate(layout.namespace, everything=True, wait=wait)
         return await maintenance.sweep(link, layout)
 
     async def evict_stale(self, max_keys: int = 10_000) -> int:

@@ -15,10 +15,13 @@ from llmcache_plugins.repository.timings import Timings, milliseconds
 from llmcache_plugins.telemetry import Evicted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmcache_plugins.config import CacheConfig
-    from llmcache_plugins.keys import BucketKeys
+    from llmcache_plugins.keys import BucketKeys, CacheKey
     from llmcache_plugins.models import Entry, Lease
     from llmcache_plugins.repository.link import Link
+    from llmcache_plugins.repository.near import NearCache
     from llmcache_plugins.repository.scripts import Argument
     from llmcache_plugins.telemetry import Telemetry
 
@@ -53,13 +56,34 @@ def _check_bound(name: str, bound: int | None, *, least: int, buckets: int) -> N
 class Writer:
     """Writes entries under the bounds of the configuration."""
 
-    def __init__(self, *, config: CacheConfig, timings: Timings, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        *,
+        locate: Callable[[CacheKey], tuple[Link, BucketKeys]],
+        config: CacheConfig,
+        timings: Timings,
+        telemetry: Telemetry,
+        near: NearCache | None,
+    ) -> None:
+        self._locate = locate
         self._config = config
         self._timings = timings
         self._telemetry = telemetry
+        self._near = near
 
-    async def write(self, link: Link, names: BucketKeys, entry: Entry, *, ttl: float, lease: Lease) -> Commit:
+    async def write(self, key: CacheKey, entry: Entry, *, ttl: float, lease: Lease) -> Commit:
         """Store an entry for `ttl` seconds. A lease without a fence is a plain write: it gets a new one."""
+        link, names = self._locate(key)
+        try:
+            return await self._write(link, names, entry, ttl=ttl, lease=lease)
+        finally:
+            # Whether it was done or is not known to be: the next reader asks the server.
+            if self._near is not None:
+                self._near.drop(key)
+
+    async def _write(
+        self, link: Link, names: BucketKeys, entry: Entry, *, ttl: float, lease: Lease
+    ) -> Commit:
         config, buckets = self._config, link.topology.buckets
         arguments: dict[str, Argument] = {
             "token": lease.token,

@@ -109,6 +109,8 @@ class LangChainCache(BaseCache):
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Return the stored generations, fresh objects each time; None means: call, and then update."""
+        if (near := self._at_hand(prompt, llm_string)) is not None:
+            return near
         try:
             found = await self._acquire(prompt, llm_string, not is_under_way())
         except asyncio.CancelledError:
@@ -138,6 +140,8 @@ class LangChainCache(BaseCache):
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         """Like `alookup`. In the thread of a running loop it waits for no call, only for a lookup."""
+        if (near := self._at_hand(prompt, llm_string)) is not None:
+            return near
         return self._answer_of(self.sync.acquire(partial(self._acquire, prompt, llm_string)))
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
@@ -153,6 +157,16 @@ class LangChainCache(BaseCache):
         self.sync.stop()
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _at_hand(self, prompt: str, llm_string: str) -> list[Generation] | None:
+        if not self.cache.config.near_cache:
+            return None
+        try:
+            key = self._keys.known(prompt, llm_string)
+            found = self.cache.at_hand(key, codec=_CODEC, face=Face.LANGCHAIN) if key is not None else None
+            return self._answer_of(found)
+        except Exception:  # noqa: BLE001 - whatever it is, the lookup that follows meets it too, and says so
+            return None
 
     async def _acquire(self, prompt: str, llm_string: str, may_wait: bool) -> Resolution | Errand | None:
         try:

@@ -15,11 +15,11 @@ from llmcache_plugins.adapters.langchain.keys import bypass_reason, request_of
 from llmcache_plugins.adapters.langchain.shown import shown
 from llmcache_plugins.adapters.langchain.values import GenerationsCodec
 from llmcache_plugins.errors import SignatureError
+from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.signature import Unsigned
 
 if TYPE_CHECKING:
     from llmcache_plugins.cache import ResponseCache
-    from llmcache_plugins.keys import CacheKey
 
 __all__ = ["KeyRing", "LateKey"]
 
@@ -40,9 +40,7 @@ class KeyRing:
 
     def __call__(self, prompt: str, llm_string: str) -> CacheKey | str | LateKey:
         """Return the key, or the reason; or what is still to be waited for."""
-        # A length first: no two pairs have one text.
-        text = f"{len(prompt)}:{prompt}{llm_string}".encode("utf-8", "surrogatepass")
-        digest = hashlib.sha256(text).digest()
+        digest = _digest_of(prompt, llm_string)
         known = self._known.get(digest)
         if known is not None:
             return known
@@ -53,6 +51,11 @@ class KeyRing:
         if isinstance(key, Unsigned):
             return LateKey(self, digest, key)
         return self.note(digest, key)
+
+    def known(self, prompt: str, llm_string: str) -> CacheKey | None:
+        """Return the key, if it is at hand."""
+        known = self._known.get(_digest_of(prompt, llm_string))
+        return known if isinstance(known, CacheKey) else None
 
     def _read(self, request: dict[str, object]) -> CacheKey | Unsigned:
         body = shown(request)
@@ -82,6 +85,12 @@ class LateKey:
         except SignatureError as error:
             key = _reason_of(error)
         return self._ring.note(self._digest, key)
+
+
+def _digest_of(prompt: str, llm_string: str) -> bytes:
+    # A length first: no two pairs have one text.
+    text = f"{len(prompt)}:{prompt}{llm_string}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).digest()
 
 
 def _reason_of(error: SignatureError) -> str:

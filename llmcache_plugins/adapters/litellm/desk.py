@@ -38,6 +38,8 @@ __all__ = ["Desk"]
 _log = logging.getLogger("llmcache_plugins")
 _AT_ONCE = 64
 """Items of a list that are written at one time."""
+_NOT_FOR_READERS = {"ttl", "tags", "namespace", "tenant"}
+"""What a call may say and be given whatever fresh answer its key has: names are in the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,8 @@ class Desk:
             plan = await plan.finished()
         if isinstance(plan, Bypass):
             return self._bypass(plan, arguments)
+        if (near := self._at_hand(plan)) is not None:
+            return near.answer
         record = arguments.get("litellm_logging_obj")
         if is_under_way():
             await asyncio.sleep(0)  # the answer may be there and its write only about to begin
@@ -112,8 +116,15 @@ class Desk:
             plan = plan.finish()
         if isinstance(plan, Bypass):
             return self._bypass(plan, arguments)
+        if (near := self._at_hand(plan)) is not None:
+            return near.answer
         record = arguments.get("litellm_logging_obj")
         return _answer_of(self.sync.acquire(partial(self._acquire, plan, record, None)))
+
+    def _at_hand(self, plan: Plan) -> Resolution | None:
+        if plan.options.keys() - _NOT_FOR_READERS:
+            return None
+        return self._cache.at_hand(plan.key, codec=plan.codec, face=Face.LITELLM)
 
     async def _acquire(
         self, plan: Plan, record: object | None, task: asyncio.Task[Any] | None, may_wait: bool
