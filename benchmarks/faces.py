@@ -83,7 +83,7 @@ class Hits:
             # A lone call takes as long as one of many has of the processor: a quarter of them is enough.
             number = calls if concurrency > 1 else max(1, calls // 4)
             self.stretches[concurrency] = await take_turns(
-                callers, concurrency=concurrency, calls=number, turns=turns, **background
+                callers, concurrency=concurrency, calls=number, turns=turns, lead=QUESTIONS, **background
             )
 
 
@@ -127,7 +127,7 @@ def print_promise(measured: Hits, concurrency: int, *, ours: Peer, other: str, l
     if ours.label in stretches and other in stretches:
         ratio = ratio_of(stretches[ours.label], stretches[other])
         verdict = "holds" if ratio >= least else "DOES NOT HOLD"
-        print(f"  promised: at least {least:g} times {other}; {ratio:.2f}: {verdict}")
+        print(f"  promised: at least {least:g} times {other}; {ours.label}: {ratio:.2f}: {verdict}")
 
 
 def _row(name: str, stretches: Sequence[Stretch], baseline: Sequence[Stretch]) -> list[str]:

@@ -59,9 +59,15 @@ OURS = Peer(
     arguments=("LangChainCache",),
     packages=_CHAT,
 )
+NEAR = Peer(
+    label="llmcache_plugins LangChainCache, near_cache=True",
+    module="langchain_cache",
+    arguments=("near LangChainCache",),
+    packages=_CHAT,
+)
 # No cache is no contender for hits: a call without one measures the model's HTTP client. What LangChain does
 # for any call is the row of InMemoryCache, a dict that gives all callers the same object.
-WITH_CACHE = (*IN_PROCESS, *ON_REDIS, OURS)
+WITH_CACHE = (*IN_PROCESS, *ON_REDIS, OURS, NEAR)
 
 PROMISED = {1: 1.0, 64: 1.5}
 """Hits per second of ours, as a multiple of the best other one on Redis, by how many there are at a time."""
@@ -124,7 +130,8 @@ def _print_hits(measured: Hits, contenders: Sequence[Peer]) -> None:
     for concurrency, stretches in measured.stretches.items():
         best = best_of(stretches, ON_REDIS) or next(iter(stretches))
         print_hits("LangChain: ainvoke hits", measured, concurrency, rows=contenders, baseline=best)
-        print_promise(measured, concurrency, ours=OURS, other=best, least=PROMISED[concurrency])
+        for ours in (OURS, NEAR):
+            print_promise(measured, concurrency, ours=ours, other=best, least=PROMISED[concurrency])
     if measured.misses:
         print(f"  NOT ALL WERE HITS: the provider was called {measured.misses} times")
 

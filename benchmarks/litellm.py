@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
@@ -38,7 +39,8 @@ def _peer(label: str, *arguments: str) -> Peer:
 LOCAL = _peer("litellm Cache(type='local')", "local")
 ON_REDIS = _peer("litellm Cache(type='redis')", "redis")
 OURS = _peer("llmcache_plugins LiteLLMCache", "ours")
-WITH_CACHE = (LOCAL, ON_REDIS, OURS)
+NEAR = _peer("llmcache_plugins LiteLLMCache, near_cache=True", "near ours")
+WITH_CACHE = (LOCAL, ON_REDIS, OURS, NEAR)
 STREAMS = tuple(_peer(peer.label, *peer.arguments, "stream") for peer in WITH_CACHE)
 
 PROMISED = {LOCAL: 0.9, ON_REDIS: 1.0}
@@ -113,8 +115,8 @@ def main(arguments: Sequence[str] = ()) -> None:
         for concurrency in measured.stretches:
             baseline = installed[0].label
             print_hits("LiteLLM: acompletion hits", measured, concurrency, rows=contenders, baseline=baseline)
-            for other, least in PROMISED.items():
-                print_promise(measured, concurrency, ours=OURS, other=other.label, least=least)
+            for ours, (other, least) in itertools.product((OURS, NEAR), PROMISED.items()):
+                print_promise(measured, concurrency, ours=ours, other=other.label, least=least)
         if measured.misses:
             print(f"  NOT ALL WERE HITS: the provider was called {measured.misses} times")
     if options.callers:

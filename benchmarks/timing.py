@@ -66,12 +66,15 @@ async def take_turns(
     concurrency: int,
     calls: int,
     turns: int,
+    lead: int = 0,
     settle: Callable[[], Awaitable[object]] = _at_once,
 ) -> dict[str, list[Stretch]]:
     """Let each make a stretch of calls, and again, so many turns after a warm-up; another begins each time.
 
     What else the machine has to do is then shared by all: stretches of one turn can be compared. `settle`
-    waits for what the calls have left to be done in the background: it belongs to a stretch.
+    waits for what the calls have left to be done in the background: it belongs to a stretch. `lead` calls
+    before each stretch do not: what was forgotten while the others had their turns is not forgotten in
+    traffic that never stops.
     """
     stretches: dict[str, list[Stretch]] = {name: [] for name in contenders}
     names = list(contenders)
@@ -80,6 +83,8 @@ async def take_turns(
     for turn in range(turns):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
+            if lead:
+                await _stretch(contenders[name], concurrency=concurrency, calls=lead, settle=settle)
             # The garbage of the one before is not this one's.
             gc.collect()
             stretches[name].append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import tempfile
 from pathlib import Path
@@ -86,10 +87,14 @@ async def _redis(place: Place, ttl: int) -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _ours(place: Place, ttl: int) -> AsyncIterator[Any]:
+async def _ours(place: Place, ttl: int, *, near_cache: bool = False) -> AsyncIterator[Any]:
     adapter: Any = importlib.import_module("llmcache_plugins.adapters.langchain")
     async with adapter.LangChainCache.from_url(
-        place.url, namespace="bench", lease_ttl=place.lease, policy=CachePolicy(ttl=ttl)
+        place.url,
+        namespace="bench",
+        lease_ttl=place.lease,
+        policy=CachePolicy(ttl=ttl),
+        near_cache=near_cache,
     ) as cache:
         yield cache
 
@@ -101,4 +106,5 @@ _OPENERS: dict[str, Callable[[Place, int], AbstractAsyncContextManager[Any]]] = 
     "AsyncRedisCache": _community,
     "RedisCache": _redis,
     "LangChainCache": _ours,
+    "near LangChainCache": functools.partial(_ours, near_cache=True),
 }

@@ -25,7 +25,7 @@ _HITS_TTL = 3600
 
 @contextlib.asynccontextmanager
 async def open_answer(place: Place, cache: str = "redis", stream: str = "") -> AsyncIterator[Answer]:
-    """Connect; `cache` is "local", "redis" or "ours"; with a stream, if `stream` says anything."""
+    """Connect; `cache` is one of `open_cache`; with a stream, if `stream` says anything."""
     async with open_cache(place, cache, ttl=TTL) as (litellm, opened):
         litellm.cache = opened
 
@@ -49,15 +49,19 @@ async def open_answer(place: Place, cache: str = "redis", stream: str = "") -> A
 
 @contextlib.asynccontextmanager
 async def open_cache(place: Place, cache: str, *, ttl: int = _HITS_TTL) -> AsyncIterator[tuple[Any, Any]]:
-    """Give litellm and one of the caches for it."""
+    """Give litellm and one of the caches for it: "local", "redis", "ours" or "near ours"."""
     # Else it fetches its price list from the network when it is imported.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
-    if cache == "ours":
+    if cache in ("ours", "near ours"):
         adapter: Any = importlib.import_module("llmcache_plugins.adapters.litellm")
         async with adapter.LiteLLMCache.from_url(
-            place.url, namespace="bench", lease_ttl=place.lease, policy=CachePolicy(ttl=ttl)
+            place.url,
+            namespace="bench",
+            lease_ttl=place.lease,
+            policy=CachePolicy(ttl=ttl),
+            near_cache=cache == "near ours",
         ) as ours:
             yield litellm, ours
         return
