@@ -259,6 +259,22 @@ class TestLeaving:
         await sent.fulfil("an answer")
         assert await staying == "an answer"
 
+    async def test_one_of_the_others_is_sent_although_the_one_they_came_with_has_left(
+        self, caches: Callable[..., ResponseCache]
+    ):
+        here, there = caches(), caches()
+        sent = await errand(there)
+        leaving = asking(here)
+        await waits(leaving)
+        staying = [asking(here), asking(here)]
+        await waits(staying[0])
+        leaving.cancel()
+        await asyncio.wait((leaving,))
+        sent.abandon()
+        (first,), others = await asyncio.wait(staying, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        await first.result().fulfil("an answer")
+        assert [await other for other in others] == ["an answer"]
+
     async def test_a_lookup_cancelled_at_any_moment_leaves_no_lease(
         self, caches: Callable[..., ResponseCache], valkey: Server, namespace: str
     ):

@@ -293,6 +293,7 @@ class Errands:
         try:
             await asyncio.wait((ride, errand.begun), return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
+            errand.abandon()  # the others may ride on: when it is their turn, nobody would bring it
             ride.cancel()
             raise
         if not ride.done():
