@@ -353,15 +353,17 @@ class TestWhoHoldsNeverWaits:
     async def test_two_streams_that_are_open_in_each_other_s_way(
         self, stand_in: ProviderServer, cache: LiteLLMCache, chat: Chat
     ):
-        async def one_in_the_other(outer: str, inner: str) -> str:
+        async def one_in_the_other(outer: str, inner: str) -> None:
             stream = await litellm.acompletion(**chat(outer), stream=True)
             both.append(outer)
             await wait_until_async(lambda: len(both) == 2, description="both are open")
             answer = await litellm.acompletion(**chat(inner))
+            answers.append(text_of(answer))
+            await wait_until_async(lambda: len(answers) == 2, description="both are answered")
             await said(stream)
-            return text_of(answer)
 
         both: list[str] = []
+        answers: list[str] = []
         async with asyncio.timeout(SOON):
             await asyncio.gather(one_in_the_other("A", "B"), one_in_the_other("B", "A"))
         # Unless one of them was through, and its stream stored, before the other came to ask.
