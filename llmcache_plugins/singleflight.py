@@ -41,6 +41,19 @@ class Flight(Generic[T]):
         """Whether it ended as cancelled although nobody has cancelled it."""
         return self.task.cancelled() and not self.task.cancelling()
 
+    async def landing(self, *, led: bool) -> T:
+        """Wait for it, and return its result; `led` is the caller that started it.
+
+        What the flight raises, all its callers get; but a cancellation from inside it only the one that
+        started it: the others get `GaveUp`.
+        """
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            if led or not self.gave_itself_up or _is_cancelled(asyncio.current_task()):
+                raise
+            raise GaveUp from None
+
 
 class GaveUp(Exception):
     """The flight ended itself as cancelled, a client's own time limit perhaps: it was only its starter's."""
@@ -62,19 +75,10 @@ class Flights(Generic[K, T]):
     async def join(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
         """Wait for the flight of `key`, started by `start` if there is none.
 
-        Returns its result, and whether this call started it. What the flight raises, all its callers get;
-        but a cancellation from inside it only the one that started it: the others get `GaveUp`.
+        Returns its result, and whether this call started it. Raises what `Flight.landing` does.
         """
-        flights = self._per_loop.current()
-        flight, led = self._board(flights, key, start)
-        try:
-            return await asyncio.shield(flight.task), led
-        except asyncio.CancelledError:
-            if led or not flight.gave_itself_up or _is_cancelled(asyncio.current_task()):
-                raise
-            raise GaveUp from None
-        finally:
-            await self._leave(flights, flight)
+        async with self.aboard(key, start) as (flight, led):
+            return await flight.landing(led=led), led
 
     @asynccontextmanager
     async def aboard(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from waiting import wait_until_async
 
-from llmcache_plugins import CacheMiss, InferenceGateway, Outcome, ResponseCache
+from llmcache_plugins import CacheMiss, InferenceGateway, Outcome, ResponseCache, StreamInterrupted
 from llmcache_plugins.answers import PlainCodec
 from llmcache_plugins.cache.errands import Errand
 from llmcache_plugins.policy import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from servers import Server
 
@@ -300,6 +300,225 @@ class TestLeaving:
         await sent.fulfil("old")
         await second.fulfil("new")
         assert await ask(cache) == "new"
+
+
+class Narrator:
+    """Gives its chunks one by one, each when it is told to; the first `gated` calls."""
+
+    def __init__(self, *, gated: int = 1, fails_at: int | None = None) -> None:
+        self.gated = gated
+        self.fails_at = fails_at
+        self.gates = [asyncio.Event() for _ in range(4)]
+        self.calls = 0
+
+    def give(self, count: int) -> None:
+        for gate in self.gates[:count]:
+            gate.set()
+
+    async def stream(self) -> AsyncGenerator[str, None]:
+        self.calls += 1
+        call = self.calls
+        for number, gate in enumerate(self.gates):
+            if call <= self.gated:
+                await gate.wait()
+            if call == 1 and number == self.fails_at:
+                raise StatusError(500)
+            if number < 3:
+                yield "abc"[number]
+
+
+async def followed(cache: ResponseCache, times: int = 1) -> None:
+    async def is_so() -> bool:
+        return (await cache.stats()).leases["followed"] >= times
+
+    await wait_until_async(is_so, description="it waits for another process")
+
+
+class TestLive:
+    """Those who can do with chunks get those of a stream that somebody else has under way."""
+
+    @pytest.fixture
+    async def narrator(self) -> Narrator:
+        return Narrator()
+
+    def leading(self, cache: ResponseCache, narrator: Narrator) -> asyncio.Task[list[str]]:
+        async def read() -> list[str]:
+            return [chunk async for chunk in cache.stream(QUERY, narrator.stream)]
+
+        return asyncio.create_task(read())
+
+    @pytest.mark.parametrize("place", ["the same cache", "another process"])
+    async def test_each_chunk_as_it_comes(
+        self, caches: Callable[..., ResponseCache], narrator: Narrator, place: str
+    ):
+        here = caches()
+        leader = self.leading(here if place == "the same cache" else caches(), narrator)
+        await wait_until_async(lambda: narrator.calls, description="the provider is called")
+        early = [asking(here, live=PlainCodec()) for _ in range(3)]
+        await followed(here)
+        narrator.give(1)
+        streams = [*[await task for task in early], await ask(here, live=PlainCodec())]
+        assert [await anext(chunks) for chunks in streams] == ["a"] * 4
+        narrator.give(2)
+        assert [await anext(chunks) for chunks in streams] == ["b"] * 4
+        narrator.give(4)
+        assert [[chunk async for chunk in chunks] for chunks in streams] == [["c"]] * 4
+        assert await leader == ["a", "b", "c"]
+        assert await ask(here, live=PlainCodec()) == "abc"
+        assert narrator.calls == 1
+        outcomes = (await here.stats()).outcomes
+        assert (outcomes[Outcome.COALESCED], outcomes[Outcome.HIT]) == (4, 1)
+        await wait_until_async(lambda: not here.in_flight(), description="nothing is under way")
+
+    async def test_whoever_wants_the_answer_itself_waits_for_it_beside_them(
+        self, caches: Callable[..., ResponseCache], narrator: Narrator
+    ):
+        here = caches()
+        leader = self.leading(caches(), narrator)
+        await wait_until_async(lambda: narrator.calls, description="the provider is called")
+        plain = [asking(here) for _ in range(2)]
+        await followed(here)
+        reading = asking(here, live=PlainCodec())
+        narrator.give(1)
+        chunks = await asyncio.wait_for(reading, 5)
+        await waits(plain[0])
+        narrator.give(4)
+        assert [chunk async for chunk in chunks] == ["a", "b", "c"]
+        assert await asyncio.gather(*plain) == ["abc"] * 2
+        await leader
+        assert narrator.calls == 1
+
+    async def test_a_stream_that_breaks_off_is_interrupted_and_the_others_are_served(
+        self, caches: Callable[..., ResponseCache]
+    ):
+        narrator = Narrator(fails_at=1)
+        here = caches()
+        leader = self.leading(caches(), narrator)
+        await wait_until_async(lambda: narrator.calls, description="the provider is called")
+        reading = asking(here, live=PlainCodec())
+        await followed(here)
+        plain = asking(here)
+        narrator.give(1)
+        chunks = await reading
+        assert await anext(chunks) == "a"
+        narrator.give(2)
+        with pytest.raises(StreamInterrupted):
+            await anext(chunks)
+        sent = await asyncio.wait_for(plain, 5)
+        assert isinstance(sent, Errand)
+        await sent.fulfil("an answer")
+        assert await ask(here, live=PlainCodec()) == "an answer"
+        with pytest.raises(StatusError):
+            await leader
+
+    @pytest.mark.parametrize("place", ["the same cache", "another process"])
+    async def test_who_was_given_nothing_is_sent_when_the_stream_fails(
+        self, caches: Callable[..., ResponseCache], place: str
+    ):
+        narrator = Narrator(fails_at=0)
+        here = caches()
+        leader = self.leading(here if place == "the same cache" else caches(), narrator)
+        await wait_until_async(lambda: narrator.calls, description="the provider is called")
+        reading = [asking(here, live=PlainCodec()) for _ in range(2)]
+        await followed(here)
+        narrator.give(1)
+        (first,), (other,) = await asyncio.wait(reading, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        await first.result().fulfil("an answer")
+        assert await other == "an answer"
+        with pytest.raises(StatusError):
+            await leader
+
+    @pytest.mark.parametrize("way", ["closed", "dropped", "dropped unread", "cancelled before"])
+    async def test_who_leaves_takes_everything_along_and_disturbs_nobody(
+        self,
+        caches: Callable[..., ResponseCache],
+        narrator: Narrator,
+        valkey: Server,
+        way: str,
+    ):
+        here = caches()
+        leader = self.leading(caches(), narrator)
+        await wait_until_async(lambda: narrator.calls, description="the provider is called")
+        reading = asking(here, live=PlainCodec())
+        await followed(here)
+        if way == "cancelled before":
+            reading.cancel()
+            await asyncio.wait((reading,))
+        else:
+            narrator.give(1)
+            chunks = await reading
+            if way != "dropped unread":
+                await anext(chunks)
+            if way == "closed":
+                await chunks.aclose()
+            del chunks, reading
+        await wait_until_async(lambda: not here.in_flight(), description="nothing is under way")
+        await wait_until_async(
+            lambda: not valkey.command("PUBSUB", "CHANNELS"), description="no subscription is left"
+        )
+        narrator.give(4)
+        assert await leader == ["a", "b", "c"]
+
+    async def test_a_lookup_cancelled_at_any_moment_leaves_nothing(
+        self, caches: Callable[..., ResponseCache], narrator: Narrator, valkey: Server, namespace: str
+    ):
+        here = caches()
+        leader = self.leading(caches(), narrator)
+        narrator.give(1)
+        await wait_until_async(lambda: narrator.calls, description="the provider is called")
+        for turns in range(60):
+            reading = asking(here, live=PlainCodec())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait((reading,))
+            del reading
+        await wait_until_async(lambda: not here.in_flight(), description="nothing is under way")
+        await wait_until_async(
+            lambda: not valkey.command("PUBSUB", "CHANNELS"), description="no subscription is left"
+        )
+        narrator.give(4)
+        assert await leader == ["a", "b", "c"]
+        await wait_until_async(lambda: not leases(valkey, namespace), description="no lease is left")
+
+    async def test_after_an_invalidation_newcomers_are_not_given_the_old_chunks(
+        self, caches: Callable[..., ResponseCache], narrator: Narrator
+    ):
+        here, there = caches(), caches()
+        leader = self.leading(there, narrator)
+        await wait_until_async(lambda: narrator.calls, description="the provider is called")
+        reading = asking(here, live=PlainCodec())
+        await followed(here)
+        narrator.give(1)
+        old = await reading
+        await there.delete(there.key_of(QUERY))
+        new = await asyncio.wait_for(asking(here, live=PlainCodec()), 5)
+        assert isinstance(new, Errand)
+        narrator.give(4)
+        assert [chunk async for chunk in old] == ["a", "b", "c"]
+        await leader
+        await new.fulfil("new")
+        assert await ask(here, live=PlainCodec()) == "new"
+
+    async def test_a_context_that_has_an_errand_waits_for_no_chunks(
+        self, caches: Callable[..., ResponseCache], narrator: Narrator
+    ):
+        here = caches()
+
+        async def inside() -> Any:
+            sent = await ask(here, {"q": "another"})
+            leader = self.leading(caches(), narrator)
+            narrator.give(1)
+            await wait_until_async(lambda: narrator.calls, description="the provider is called")
+            found = await asyncio.wait_for(ask(here, live=PlainCodec()), 5)
+            narrator.give(4)
+            await leader
+            await sent.fulfil("an answer")
+            return found
+
+        found = await asyncio.create_task(inside())
+        assert isinstance(found, Errand)
+        found.abandon()
 
 
 class TestBypass:

@@ -2,7 +2,8 @@
 
 A miss is an errand: whoever was told of it asks the provider and brings the answer, or says that there will
 be none. Until then the others wait, here and in other processes, exactly as they wait for a call of our own:
-an errand is a flight whose call is a promise.
+an errand is a flight whose call is a promise. Those who can do with chunks are given them live, where the
+one they wait for publishes them.
 
 Unlike callers of our own, those who wait are not told the provider's error: it is the framework that asks
 and raises. One of them is sent at a time; who has seen two come back empty is sent too.
@@ -27,9 +28,10 @@ from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.job import flight_key
 from llmcache_plugins.cache.refreshing import Refreshes
 from llmcache_plugins.cache.shelf import clock
+from llmcache_plugins.cache.turns import Lookout
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, UnstorableAnswer
 from llmcache_plugins.loops import running_loop
-from llmcache_plugins.models import EncodedAnswer, Lease, Mode, Resolution
+from llmcache_plugins.models import EncodedAnswer, Lease, Mode, Outcome, Resolution
 from llmcache_plugins.policy import Refusal
 from llmcache_plugins.repository import new_token
 from llmcache_plugins.singleflight import Flights, GaveUp
@@ -37,9 +39,10 @@ from llmcache_plugins.singleflight import Flights, GaveUp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.answers import AnswerCodec, StreamCodec
     from llmcache_plugins.cache.job import CallJob, FlightKey, Job, Landing
     from llmcache_plugins.cache.shelf import Shelf, Stored
+    from llmcache_plugins.cache.streams import Streamer
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import PerLoop, Tasks
     from llmcache_plugins.models import Commit, Entry
@@ -63,6 +66,8 @@ class Errand:
         self._brought: asyncio.Future[Any] = self._loop.create_future()
         self._is_given_up = False
         self.begun: asyncio.Future[None] = self._loop.create_future()
+        self.overtaken: asyncio.Future[None] = self._loop.create_future()
+        """Done when somebody is seen to stream the answer, for one that would rather have that."""
         self.ride: asyncio.Task[Any] | None = None
 
     @property
@@ -88,6 +93,11 @@ class Errand:
         """Bring the answer, and do not wait until it is stored. On the errand's own loop."""
         if not self._brought.done():
             self._brought.set_result(answer)
+
+    def overtake(self, _sighted: asyncio.Future[None]) -> None:
+        """Say that somebody streams the answer: its caller need not wait for it any more."""
+        if not self.overtaken.done():
+            self.overtaken.set_result(None)
 
     def landed(self, _ride: asyncio.Task[Any]) -> None:
         """Forget the flight, which remembers this errand."""
@@ -137,10 +147,11 @@ def _under_way() -> list[ref[Errand]]:
 class Errands:
     """Gives errands, and lets the others wait for them."""
 
-    def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+    def __init__(self, repository: ResponseRepository, shelf: Shelf, streams: Streamer) -> None:
         self._repository = repository
         self._config = repository.config
         self._shelf = shelf
+        self._streams = streams
         self._crew = Crew(repository, shelf)
         self._flights: Flights[FlightKey, Landing] = Flights(on_abandon="cancel")
         self._refreshes: Refreshes[Landing] = Refreshes(repository.config)
@@ -158,15 +169,20 @@ class Errands:
         """End what nobody waits for any more."""
         await self._flights.aclose()
 
-    async def run(self, job: Job, *, tasks: PerLoop[Tasks], may_wait: bool) -> Resolution | Errand:
+    async def run(
+        self, job: Job, *, tasks: PerLoop[Tasks], may_wait: bool, live: StreamCodec | None = None
+    ) -> Resolution | Errand:
         """Return the answer, or the errand to bring it. Raises `CacheMiss` in mode "read_only" only.
 
-        A context that has an errand under way waits for nobody: others may be waiting for it.
+        A context that has an errand under way waits for nobody: others may be waiting for it. With `live` the
+        answer of the resolution may be the chunks of a stream under way: see `Streamer.follow`.
         """
         since = clock()
         found = await glance(job, self._flights, self._repository, self._shelf)
         if found.resolution is None:
-            return await self._run(found.job, tasks=tasks.current(), since=since, may_wait=may_wait)
+            return await self._run(
+                found.job, tasks=tasks.current(), since=since, may_wait=may_wait, live=live
+            )
         if found.is_due and (errand := await self._refresh(found.job, tasks.current())) is not None:
             return errand
         return found.resolution
@@ -183,19 +199,26 @@ class Errands:
                 return self._give(errand)
         return None
 
-    async def _run(self, job: Job, *, tasks: Tasks, since: float, may_wait: bool) -> Resolution | Errand:
+    async def _run(
+        self, job: Job, *, tasks: Tasks, since: float, may_wait: bool, live: StreamCodec | None
+    ) -> Resolution | Errand:
         shares = job.policy.coalesce and job.mode is not Mode.REFRESH
         may_wait = may_wait and shares and not is_held()
         may_wait = may_wait and not _under_way()
         for attempt in range(_MOST_ATTEMPTS + 1):
             shares = may_wait and attempt < _MOST_ATTEMPTS
             errand = Errand(job, patience=self._config.max_lead)
-            ride = self._join(job, errand, tasks) if shares else self._fly(job, errand, tasks)
+            flying = partial(self._join, is_live=live is not None) if shares else self._fly
+            ride = flying(job, errand, tasks)
             ended = await self._wait_for(errand, tasks.spawn(ride))
             if ended is None:
                 break
             landing, led = ended
             if landing is None:
+                if live is not None and errand.overtaken.done():
+                    chunks = await self._streams.follow(job, live, tasks=tasks)
+                    if chunks is not None:
+                        return resolutions.of_call(job.key, chunks, Outcome.COALESCED)
                 continue
             if landing.encoded is None:
                 # Its objects are those of whoever brought them.
@@ -271,13 +294,19 @@ class Errands:
             return await self._repository.persist(job.key, entry, ttl=job.kept_for)
         return await self._repository.leases.commit(job.key, entry, ttl=job.kept_for, lease=lease)
 
-    async def _join(self, job: Job, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
-        call = _calling(job, errand)
+    async def _join(self, job: Job, errand: Errand, tasks: Tasks, *, is_live: bool) -> tuple[Landing, bool]:
+        call, lookout = _calling(job, errand), Lookout()
         while True:
             key = flight_key(job, self._flights.is_under_way)
             lost = partial(self._flights.forget, key)
+            fly = partial(self._crew.fly, call, tasks, lookout=lookout, on_lost=lost)
             with suppress(GaveUp):
-                return await self._flights.join(key, partial(self._crew.fly, call, tasks, on_lost=lost))
+                async with self._flights.aboard(key, fly) as (flight, led):
+                    if led:
+                        flight.cargo = lookout
+                    if is_live:
+                        flight.cargo.sighted.add_done_callback(errand.overtake)
+                    return await flight.landing(led=led), led
 
     async def _fly(self, job: Job, errand: Errand, tasks: Tasks) -> tuple[Landing, bool]:
         call = _calling(job, errand)
@@ -290,14 +319,17 @@ class Errands:
         """Return how a flight landed, no landing if it failed, and None if it has become this errand."""
         errand.ride = ride
         ride.add_done_callback(errand.landed)
+        leaves = True
         try:
-            await asyncio.wait((ride, errand.begun), return_when=asyncio.FIRST_COMPLETED)
-        except BaseException:
-            errand.abandon()  # the others may ride on: when it is their turn, nobody would bring it
-            ride.cancel()
-            raise
+            waiting = (ride, errand.begun, errand.overtaken)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            leaves = not (ride.done() or errand.begun.done())
+        finally:
+            if leaves:
+                errand.abandon()  # the others may ride on: when it is their turn, nobody would bring it
+                ride.cancel()
         if not ride.done():
-            return None
+            return (None, False) if leaves else None
         try:
             return ride.result()
         except CacheMiss:

@@ -22,7 +22,7 @@ from llmcache_plugins.telemetry import ProviderCalled
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from llmcache_plugins.cache.turns import Alone
+    from llmcache_plugins.cache.turns import Alone, Lookout
     from llmcache_plugins.loops import Tasks
     from llmcache_plugins.models import EncodedAnswer
     from llmcache_plugins.repository import ResponseRepository
@@ -66,17 +66,19 @@ class Crew:
         tasks: Tasks,
         *,
         may_wait: bool = True,
+        lookout: Lookout | None = None,
         on_lost: Callable[[], None] = lambda: None,
     ) -> Landing:
         """Resolve a job. Raises what the provider raises, here or in another process, and `CacheMiss`.
 
-        Without `may_wait` it gets a hit, a lease or a plain call, but waits for no other process. `on_lost`
-        is called when the lease is lost or has been held for too long: newcomers must not wait any more.
+        Without `may_wait` it gets a hit, a lease or a plain call, but waits for no other process. `lookout`
+        sees whether the one it waits for streams. `on_lost` is called when the lease is lost or has been held
+        for too long: newcomers must not wait any more.
         """
         await self._repository.ready()
         claim = Claim(self._repository, job.key, tasks=tasks, ask_for=job.ask_for, provenance=job.provenance)
         try:
-            turn = await self._turns.take(job, claim, may_wait=may_wait)
+            turn = await self._turns.take(job, claim, may_wait=may_wait, tail=lookout)
         except BaseException:
             await claim.let_go()
             raise

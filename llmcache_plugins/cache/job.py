@@ -90,6 +90,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """Return the same request, with a way to ask the provider."""
         return CallJob(**msgspec.structs.asdict(self), call=call)
 
+    def following(self, codec: StreamCodec, *, budget: Budget) -> StreamJob:
+        """Return the same request for one who reads the chunks that somebody else gives out."""
+        known = msgspec.structs.asdict(self)
+        known |= {"codec": codec, "mode": Mode.READ_ONLY, "glance": Glance(budget=budget)}
+        return StreamJob(**known, query=self.asked.show(), open=_nothing)
+
     def refreshing(self, seen: str, *, budget: Budget) -> Self:
         """Return the same request for one who replaces the entry of the fence `seen`."""
         glance = Glance(budget=budget, seen=seen)
@@ -137,6 +143,10 @@ class StreamJob(Job, frozen=True, kw_only=True):
     def read(self, encoded: EncodedAnswer) -> list[Any]:
         """Return the answer in chunks."""
         return list(self.codec.split(encoded, query=self.query))
+
+
+def _nothing() -> AsyncGenerator[Any, None]:
+    raise NotImplementedError("who only reads opens no stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,7 @@ class ResponseCache:
         self._shelf = shelf = Shelf(repository)
         self._calls = Calls(repository, shelf)
         self._streams = Streamer(repository, shelf)
-        self._errands = Errands(repository, shelf)
+        self._errands = Errands(repository, shelf, self._streams)
         self._tasks = PerLoop(Tasks)
 
     @classmethod
@@ -201,6 +201,7 @@ class ResponseCache:
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
         may_wait: bool = True,
+        live: StreamCodec | None = None,
         face: Face = Face.CACHE,
         **options: Unpack[CallOptions],
     ) -> Resolution | Errand | None:
@@ -209,6 +210,10 @@ class ResponseCache:
         Whoever gets an `Errand` calls, and then says `fulfil(answer)` or `abandon(error)`; until then, at
         most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
         `query` may be its `CacheKey`, here and in `put`; then `request` says what the policy is shown.
+
+        With `live`, what would wait for a stream of others that is under way gets, as the answer, an
+        asynchronous generator of its chunks, as that codec makes them: from the first on, as they come. It
+        raises `StreamInterrupted` when the stream breaks off; leave it by its `aclose`, or drop it.
         """
         started = monotonic()
         job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, request=request)
@@ -221,7 +226,7 @@ class ResponseCache:
         if job.is_not_stored:
             found = await self._errands.read(job)
         else:
-            found = await self._errands.run(job, tasks=self._tasks, may_wait=may_wait)
+            found = await self._errands.run(job, tasks=self._tasks, may_wait=may_wait, live=live)
         resolution = (
             found if isinstance(found, Resolution) else resolutions.of_call(job.key, None, Outcome.MISS)
         )

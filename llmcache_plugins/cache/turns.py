@@ -12,6 +12,7 @@ budget, the call goes alone at once.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, overload
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.shelf import Opened, Shelf
     from llmcache_plugins.repository import Ear, ResponseRepository
 
-__all__ = ["Alone", "Followed", "LiveTail", "Missing", "Ready", "Turn", "Turns"]
+__all__ = ["Alone", "Followed", "LiveTail", "Lookout", "Missing", "Ready", "Turn", "Turns"]
 
 _MOST_MISSED = 1
 """Requests in a row that may go unanswered before a follower takes the server for away."""
@@ -85,6 +86,23 @@ class LiveTail(Protocol):
         """Take the rest, to its end."""
 
 
+class Lookout:
+    """A tail that never begins: it sees that there are chunks, and the turn still waits for the answer."""
+
+    def __init__(self) -> None:
+        self.sighted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when another process has given out chunks."""
+
+    def begin(self, wait: Wait, *, asked_at: float) -> bool:
+        """Note whether there are chunks, and return False."""
+        if wait.batches and not self.sighted.done():
+            self.sighted.set_result(None)
+        return False
+
+    async def follow(self, ear: Ear) -> None:
+        """Do nothing: nothing has begun."""
+
+
 class Turns:
     """Gives turns. One claim takes one turn."""
 
@@ -94,7 +112,7 @@ class Turns:
         self._shelf = shelf
 
     @overload
-    async def take(self, job: Job, claim: Claim, *, may_wait: bool) -> Turn: ...
+    async def take(self, job: Job, claim: Claim, *, may_wait: bool, tail: Lookout | None = None) -> Turn: ...
 
     @overload
     async def take(self, job: Job, claim: Claim, *, may_wait: bool, tail: LiveTail) -> Turn | Followed: ...

@@ -22,7 +22,8 @@ from llmcache_plugins.telemetry import ProviderCalled
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from llmcache_plugins.cache.job import FlightKey, StreamJob
+    from llmcache_plugins.answers import StreamCodec
+    from llmcache_plugins.cache.job import FlightKey, Job, StreamJob
     from llmcache_plugins.cache.shelf import Opened, Shelf
     from llmcache_plugins.cache.streams.broadcast import Chunk
     from llmcache_plugins.keys import CacheKey
@@ -101,6 +102,20 @@ class Streamer:
             for chunk in spare.answer:
                 yield chunk
 
+    async def follow(self, job: Job, codec: StreamCodec, *, tasks: Tasks) -> AsyncGenerator[Any, None] | None:
+        """Return the chunks of a stream that somebody has under way, when its first one is there.
+
+        None if there is no such stream, or no more. What comes after the first chunk raises nothing but
+        `StreamInterrupted`.
+        """
+        reading = job.following(codec, budget=Budget(self._repository.config.lookup_budget))
+        chunks = self.read(reading, Report(), tasks=tasks, may_wait=True)
+        try:
+            first = await anext(chunks)
+        except Exception:  # noqa: BLE001 - whatever its leader was told: who was given nothing asks again
+            return None
+        return _from(first, chunks)
+
     async def _read(
         self, job: StreamJob, report: Report, tasks: Tasks, *, may_wait: bool
     ) -> AsyncGenerator[Any, None]:
@@ -160,6 +175,18 @@ class Streamer:
         finally:
             telemetry = self._repository.telemetry
             telemetry.emit(ProviderCalled(seconds=clock() - called_at, failed=failed))
+
+
+async def _from(first: Any, rest: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    async with aclosing(rest):
+        yield first
+        try:
+            async for chunk in rest:
+                yield chunk
+        except StreamInterrupted:
+            raise
+        except Exception as error:
+            raise StreamInterrupted("the call that fetched this stream has failed") from error
 
 
 class _Rider:
