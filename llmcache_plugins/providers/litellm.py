@@ -9,13 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.answers.kinds import Kind
+from llmcache_plugins.answers.openai_wire import join_chat_chunks, split_chat
 from llmcache_plugins.providers._base import Api, WireProvider, chosen, retry_headers
 from llmcache_plugins.providers._wire_codec import (
     Shape,
     WireCodec,
+    WireStreamCodec,
     chat_codec,
     classes_by_type,
     responses_codec,
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.errors import SharedProviderError
 
-__all__ = ["LiteLLMProvider"]
+__all__ = ["REPLAYED_CODEC", "LiteLLMProvider"]
 
 Wire = dict[str, Any]
 
@@ -208,6 +211,21 @@ _EVENT = Shape(
     read=_read_event,
     build=_build_event,
 )
+
+
+def _build_replayed(wire: Wire) -> Any:
+    # LiteLLM loses the usage of a replayed chunk that has no choice.
+    return ModelResponseStream(**{**wire, "choices": wire.get("choices") or [{"index": 0, "delta": {}}]})
+
+
+REPLAYED_CODEC = WireStreamCodec(
+    Kind.CHAT,
+    answer=_shape(ModelResponse, read=_read_completion),
+    chunk=replace(_shape(ModelResponseStream, read=_read_chunk), build=_build_replayed),
+    joined=join_chat_chunks,
+    parts=lambda wire, _query: split_chat(wire, include_usage=True),
+)
+"""For chunks that LiteLLM's own replay of a cached stream reads; it wants the usage, whoever asked for it."""
 
 _CODECS: dict[str, WireCodec] = {
     "chat": chat_codec(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from llmcache_plugins.adapters.litellm.calls import Calls, Pending
 from llmcache_plugins.adapters.litellm.controls import mode_said, was_looked_up
 from llmcache_plugins.adapters.litellm.embeddings import Lists, items_of
 from llmcache_plugins.adapters.litellm.failures import listen
+from llmcache_plugins.adapters.litellm.live import live_stream
 from llmcache_plugins.adapters.litellm.plans import Bypass, CarriedKey, Draft, Plan, Planner, carried_by
 from llmcache_plugins.adapters.litellm.values import kind_of_answer, wire_of
 from llmcache_plugins.adapters.litellm.versions import MIXES_UP_LISTS, NOTICES_CUT_STREAMS
@@ -24,12 +26,14 @@ from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.cache import Errand, Explanation, brought
 from llmcache_plugins.loops import running_loop
 from llmcache_plugins.models import Mode, Outcome, Resolution
+from llmcache_plugins.providers.litellm import REPLAYED_CODEC
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llmcache_plugins.adapters.litellm.controls import Rules
+    from llmcache_plugins.answers import StreamCodec
     from llmcache_plugins.cache import CallOptions, ResponseCache
     from llmcache_plugins.models import Lease
 
@@ -92,10 +96,12 @@ class Desk:
         record = arguments.get("litellm_logging_obj")
         if is_under_way():
             await asyncio.sleep(0)  # the answer may be there and its write only about to begin
-        found = await self._acquire(plan, record, asyncio.current_task(), not is_under_way())
+        live = REPLAYED_CODEC if plan.takes_chunks and record is not None else None
+        found = await self._acquire(plan, record, asyncio.current_task(), not is_under_way(), live=live)
         if isinstance(found, Errand):
             note(found)
-        return _answer_of(found)
+        answer = _answer_of(found)
+        return live_stream(answer, arguments) if isinstance(answer, AsyncGenerator) else answer
 
     async def _look_once(self, plan: Plan | Draft, arguments: Mapping[str, Any]) -> Any:
         settled = await plan.finished() if isinstance(plan, Draft) else plan
@@ -127,7 +133,13 @@ class Desk:
         return self._cache.at_hand(plan.key, codec=plan.codec, face=Face.LITELLM)
 
     async def _acquire(
-        self, plan: Plan, record: object | None, task: asyncio.Task[Any] | None, may_wait: bool
+        self,
+        plan: Plan,
+        record: object | None,
+        task: asyncio.Task[Any] | None,
+        may_wait: bool,
+        *,
+        live: StreamCodec | None = None,
     ) -> Resolution | Errand | None:
         listen(self.calls)
         call_id = plan.call_id
@@ -136,7 +148,8 @@ class Desk:
         # A call that asks again while it is under way, through another of LiteLLM's functions, waits for
         # itself; so does one that will ask for the same with the next model at hand.
         leads = plan.may_lead and not self.calls.is_open(call_id)
-        found = await self._ask(plan, plan.options, may_wait=may_wait) if leads else await self._read(plan)
+        asking = self._ask(plan, plan.options, may_wait=may_wait, live=live) if leads else self._read(plan)
+        found = await asking
         if not isinstance(found, Resolution):
             errand = found if isinstance(found, Errand) else None
             self.calls.begin(Pending(call_id, plan, errand), record=record, task=task)
@@ -145,12 +158,15 @@ class Desk:
     async def _read(self, plan: Plan) -> Resolution | Errand | None:
         return await self._ask(plan, {**plan.options, "ttl": 0.0}, may_wait=False)
 
-    async def _ask(self, plan: Plan, options: CallOptions, *, may_wait: bool) -> Resolution | Errand | None:
+    async def _ask(
+        self, plan: Plan, options: CallOptions, *, may_wait: bool, live: StreamCodec | None = None
+    ) -> Resolution | Errand | None:
         refreshes = options.get("mode") == Mode.REFRESH
         return await self._cache.acquire(
             plan.key,
             codec=plan.codec,
             may_wait=may_wait and not refreshes,
+            live=live,
             request=plan.request,
             face=Face.LITELLM,
             **options,

@@ -58,6 +58,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.body
 
     @property
+    def takes_chunks(self) -> bool:
+        """Whether its answer may come in chunks, instead of at once."""
+        return self.streams and self.kind is Kind.CHAT
+
+    @property
     def codec(self) -> WireCodec:
         """How its answer becomes bytes and comes back."""
         return codec_of(self.kind, streams=self.streams)
