@@ -75,10 +75,12 @@ def _headers_of(query: Mapping[str, Any]) -> Any:
 def _defaults_of_openai(query: Mapping[str, Any]) -> dict[str, Any]:
     """Return where LiteLLM, and the SDK it uses, finds what the arguments do not say."""
     environ = os.environ.get
-    base = default_base(query) or environ("OPENAI_BASE_URL") or environ("OPENAI_API_BASE")
+    base = None
+    if not (query.get("api_base") or query.get("base_url")):
+        base = default_base(query) or environ("OPENAI_BASE_URL") or environ("OPENAI_API_BASE")
     organization = getattr(litellm, "organization", None) or environ("OPENAI_ORGANIZATION")
     found = {
-        "api_base": None if query.get("base_url") else base,
+        "api_base": base,
         "organization": organization or environ("OPENAI_ORG_ID"),
         "project": environ("OPENAI_PROJECT_ID"),
     }
