@@ -18,6 +18,7 @@ from benchmarks import (
     signatures,
     stampede,
     streams,
+    vectors,
     writes,
 )
 
@@ -34,6 +35,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "invalidation": invalidation.main,
     "langchain": langchain.main,
     "litellm": litellm.main,
+    "vectors": vectors.main,
 }
 
 

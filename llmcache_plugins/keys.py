@@ -29,7 +29,9 @@ __all__ = [
     "BucketKeys",
     "CacheKey",
     "KeyLayout",
+    "embedder_id",
     "encode_name",
+    "require_digest",
     "tenant_namespace",
 ]
 
@@ -37,8 +39,16 @@ BUCKETS_ON_SERVER = 1
 BUCKETS_IN_CLUSTER = 64
 
 _LONGEST_NAME = 64
-_OF_BUCKET = frozenset({"marks", "epoch", "log", "size"})
-_OF_REQUEST = {"entry": "resp", "lease": "lease", "record": "error", "chunks": "chunks", "wake": "wake"}
+_OF_BUCKET = frozenset({"marks", "epoch", "log", "size", "vectors"})
+_OF_REQUEST = {
+    "entry": "resp",
+    "lease": "lease",
+    "record": "error",
+    "chunks": "chunks",
+    "vector": "vec",
+    "wake": "wake",
+}
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @lru_cache(maxsize=4096)
@@ -66,6 +76,24 @@ def tenant_namespace(namespace: str, *tenant: str | None, secret: bytes | None =
     """
     text = json.dumps(tenant, separators=(",", ":")).encode()
     return f"{namespace}.{hmac.digest(secret or b'llmcache', text, 'sha256').hex()[:32]}"
+
+
+def require_digest(what: str, value: object) -> str:
+    """Return a value that is 64 lowercase hexadecimal digits; raise `ConfigError` for any other.
+
+    What is a part of a query to the server is nothing else: there is nothing to escape in it.
+    """
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value
+    raise ConfigError(f"{what} must be a digest of 64 lowercase hexadecimal digits")
+
+
+def embedder_id(name: str, *, dim: int) -> str:
+    """Return the 12 hexadecimal digits that stand for an embedder in the names of its vectors and indexes.
+
+    Another model, version or dimension has another: vectors of two embedders are never compared.
+    """
+    return hashlib.sha256(f"{name}\n{dim}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 @lru_cache(maxsize=4096)
@@ -128,6 +156,10 @@ class KeyLayout(msgspec.Struct, frozen=True, kw_only=True):
         """Return the keys of a request and its bucket."""
         return BucketKeys(_root(self.prefix, self.namespace, self.bucket_of(digest)), digest)
 
+    def index(self, embedder: str) -> str:
+        """Return the name of the server's index over an embedder's vectors. There is none in a Cluster."""
+        return f"{_root(self.prefix, self.namespace, 0)}index:{embedder}"
+
     def pattern(self) -> str:
         """Return a SCAN pattern that covers the namespace; `matcher` says what is truly its own."""
         return f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.*}}:*"
@@ -138,5 +170,5 @@ class KeyLayout(msgspec.Struct, frozen=True, kw_only=True):
         The name is what follows the root. A namespace may contain dots: `a` must not match the keys of `a.0`.
         """
         head = re.escape(f"{encode_name(self.prefix)}:{{{encode_name(self.namespace)}.")
-        name = r"(?:resp|lease|error):[0-9a-f]{64}|chunks:[0-9a-f]{64}:\d{16}"
+        name = r"(?:resp|lease|error|vec):[0-9a-f]{64}|chunks:[0-9a-f]{64}:\d{16}"
         return re.compile(rf"{head}(?P<bucket>\d+)\}}:(?P<name>{name})")

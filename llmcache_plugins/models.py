@@ -35,6 +35,9 @@ __all__ = [
     "Size",
     "Tail",
     "Usage",
+    "VectorMatch",
+    "VectorPage",
+    "VectorRow",
     "Wait",
     "WriteStatus",
 ]
@@ -310,3 +313,38 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     """How long the provider had taken for an answer that is now a hit."""
     cache_status: str = ""
     """The value of an RFC 9211 `Cache-Status` header."""
+
+
+class VectorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The vector of one question, as it lies beside its answer."""
+
+    digest: str
+    """Of the request whose answer it leads to."""
+    scope: str
+    """Only questions of one scope may be compared: 64 hexadecimal digits."""
+    text: str
+    canonical: str
+    """Digest of the canonical text."""
+    vector: bytes
+    """float32, little-endian."""
+    seconds: float
+    """How much longer it lives."""
+
+
+class VectorPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Vectors that were attached since somebody looked."""
+
+    rows: tuple[VectorRow, ...]
+    since: tuple[int, ...]
+    """Where to go on, opaque to who reads."""
+    is_last: bool
+    mentioned: int
+    """How many questions have vectors, of whichever embedder; some may have expired."""
+
+
+class VectorMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search of the server's found; `distance` is 1 minus the cosine."""
+
+    digest: str
+    distance: float
+    text: str

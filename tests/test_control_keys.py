@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import redis.asyncio as aioredis
 from entries import answer_in, entry_of, key_of
@@ -22,6 +23,7 @@ from redis.asyncio.cluster import RedisCluster
 from llmcache_plugins import CacheConfig, ResponseRepository
 from llmcache_plugins.models import Absent, Found, Lease, Provenance, Wait, WriteStatus
 from llmcache_plugins.repository import invalidating, new_token
+from llmcache_plugins.semantic.indexes import NumpyIndex, numpy_index
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 NAMES = [f"key {number}" for number in range(5)]
 TAGS = [f"tag {number}" for number in range(12)]
 MODELS = ["large", "small"]
-CONTROL_KEYS = ("marks", "epoch", "log", "size", "lease")
-STEPS = 3000
+SCOPES = ["a" * 64, "b" * 64]
+CONTROL_KEYS = ("marks", "epoch", "log", "size", "vectors", "lease")
+STEPS = 4000
 SEEDS = (1, 2)
 
 
@@ -90,6 +93,7 @@ class Walk:
         self.late: list[tuple[str, str, float]] = []
         self.counts: collections.Counter[str] = collections.Counter()
         self.steps: list[str] = []
+        self.attached = NAMES[0]
         is_cluster = len(server.nodes) > 1
         url = server.url.removeprefix("redis+cluster://")
         self.raw: Any = (
@@ -98,6 +102,10 @@ class Walk:
         config = CacheConfig(namespace=namespace, socket_timeout=5.0)
         # Two of them, as two processes would be: neither may rely on what it remembers.
         self.repositories = [ResponseRepository(server.url, config=config) for _ in range(2)]
+        self.indexes = [
+            NumpyIndex(repository.vectors, embedder="walk", dim=len(NAMES))
+            for repository in self.repositories
+        ]
         self.choices: dict[Callable[[], Awaitable[None]], int] = {
             self.fetch: 30,
             self.acquire: 14,
@@ -120,6 +128,9 @@ class Walk:
             self.lose_everything_but_entries: 1,
             self.evict: 1,
             self.touch: 1,
+            self.attach: 24,
+            self.find: 16,
+            self.lose_a_vector: 3,
         }
 
     @property
@@ -143,6 +154,8 @@ class Walk:
             await self.look(name)
 
     async def close(self) -> None:
+        for index in self.indexes:
+            await index.aclose()
         for repository in self.repositories:
             await repository.aclose()
         await self.raw.aclose()
@@ -309,6 +322,47 @@ class Walk:
         repository = self.repository
         await repository._touches(repository._links.current()).flush()
 
+    # -- questions that are near ------------------------------------------------------------------------
+
+    def question(self, name: str) -> tuple[str, Any]:
+        """Return scope and vector of the question of a key: two scopes share vectors."""
+        number = NAMES.index(name)
+        return SCOPES[number % 2], np.eye(len(NAMES))[number // 2]
+
+    async def attach(self) -> None:
+        """A question is embedded at once, or long after its answer was stored, replaced or voided."""
+        for name in self.random.sample(NAMES, k=len(NAMES)):
+            fence = await self.raw.getrange(self.repository.redis_key(self.key(name)), 16, 31)
+            if fence:
+                break
+        scope, vector = self.question(name)
+        if self.random.random() < 0.2:
+            fence = b"0" * 15 + b"1"
+        index = self.random.choice(self.indexes)
+        added = await index.add(
+            self.key(name), fence=fence.decode(), scope=scope, vector=vector, text=name, canonical=name
+        )
+        assert added == (len(fence) == 16 and fence != b"0" * 15 + b"1")
+        self.counts["attached"] += added
+        if added:
+            self.attached = name
+
+    async def find(self) -> None:
+        name = self.random.choice([self.name(), self.attached])
+        scope, vector = self.question(name)
+        index = self.random.choice(self.indexes)
+        found = await index.nearest(self.namespace, scope, vector, k=5, at_least=0.5)
+        assert {one.text for one in found} <= {name}, f"{found} found for {name}"
+        assert await index.same_text(self.namespace, scope, name) in {None, self.key(name).digest}
+        for one in found:
+            assert one.digest == self.key(name).digest
+            answer = await self.repository.fetch(self.key(name))
+            self.counts["found" if answer else "found in vain"] += 1
+            if answer is None:
+                await index.forget(self.key(name))
+            else:
+                self.model.check(name, answer_in(answer))
+
     # -- what is lost ----------------------------------------------------------------------------------
 
     async def lose_a_control_key(self) -> None:
@@ -318,6 +372,10 @@ class Walk:
     async def lose_a_lease(self) -> None:
         entry = self.repository.redis_key(self.key(self.name()))
         await self.raw.unlink(entry.replace("}:resp:", "}:lease:"))
+
+    async def lose_a_vector(self) -> None:
+        entry = self.repository.redis_key(self.key(self.name()))
+        await self.raw.unlink(entry.replace("}:resp:", "}:vec:"))
 
     async def lose_everything_but_entries(self) -> None:
         root = self.root()
@@ -338,6 +396,10 @@ async def test_whatever_control_key_is_lost_no_answer_is_stale_wrong_or_kept_for
 ):
     # So that a walk forgets old marks, too, for room.
     monkeypatch.setattr(invalidating, "MOST_MARKS", 3)
+    # So that a mirror is read often, and never late.
+    monkeypatch.setattr(numpy_index, "READ_EVERY", 0.01)
+    monkeypatch.setattr(numpy_index, "LOOK_OVER_EVERY", 0.05)
+    monkeypatch.setattr(numpy_index, "PATIENCE", None)
     walk = Walk(server=request.getfixturevalue(kind), namespace=namespace, seed=seed)
     try:
         await walk.run(STEPS)
@@ -346,12 +408,15 @@ async def test_whatever_control_key_is_lost_no_answer_is_stale_wrong_or_kept_for
     finally:
         await walk.close()
     # A walk on which nothing happens proves nothing.
-    assert walk.counts["hits"] > STEPS / 50
-    assert walk.counts["hits on acquire"] > STEPS / 200
-    assert walk.counts["lost"] > STEPS / 50
+    assert walk.counts["hits"] > STEPS / 100
+    assert walk.counts["hits on acquire"] > STEPS / 300
+    assert walk.counts["lost"] > STEPS / 100
     assert walk.counts["INVALIDATED"] > 10
-    assert walk.counts["OK"] > STEPS / 50
+    assert walk.counts["OK"] > STEPS / 100
     assert walk.counts["forgotten"] > 10
+    assert walk.counts["attached"] > STEPS / 100
+    assert walk.counts["found"] > STEPS / 100
+    assert walk.counts["found in vain"] > 0
 
 
 async def test_concurrent_steps_are_as_safe(valkey: Server, namespace: str):

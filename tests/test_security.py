@@ -7,12 +7,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from entries import answer_in, entry_of, key_of
 
 from llmcache_plugins import CacheConfig, InferenceGateway, Outcome, RepositoryError, ResponseRepository
+from llmcache_plugins.keys import CacheKey, embedder_id
 from llmcache_plugins.models import Lease, Record, RecordKind, SharedFailure, Wait
 from llmcache_plugins.repository import new_token
+from llmcache_plugins.semantic.indexes import choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,12 +62,49 @@ async def test_a_user_with_the_listed_rights_can_do_everything(least_url: str, n
         record = Record(kind=RecordKind.RATE_LIMITED, seconds=60)
         await repository.leases.fail(keys[0], token=lease.token, record=record)
         assert isinstance(await repository.leases.acquire(keys[0], token=new_token()), SharedFailure)
+        await use_vectors(repository, keys[9])
         assert await repository.delete(keys[9])
         assert await repository.fetch(keys[8])  # checked again after the invalidation of another key
         assert await repository.evict_stale(max_keys=2) == 2
         assert await repository.clear() == 2
         assert (await repository.size()).entries == 0
         assert repository.telemetry.stats.unreadable == 0
+
+
+async def use_vectors(repository: ResponseRepository, key: CacheKey) -> None:
+    vectors, embedder = repository.vectors, embedder_id("e", dim=1)
+    found = await repository.fetch(key)
+    assert found is not None
+    how = {"scope": "a" * 64, "text": "x", "canonical": "b" * 64, "vector": b"1234"}
+    for _ in range(8):  # one attachment of four looks after others as well
+        assert await vectors.attach(key, fence=found.fence, embedder=embedder, **how)
+    assert (await vectors.changes(key.namespace, embedder=embedder)).rows
+    assert await vectors.alive(key.namespace, [key.digest]) != [0.0]
+    assert not await vectors.detach(key)
+
+
+async def test_a_user_with_the_rights_for_indexes_can_have_one(searching: Server, namespace: str):
+    line = re.search(r"^ACL SETUSER llmcache .*$", PAGE, re.MULTILINE)
+    more = re.search(r"`(\+ft[^`]*)`", PAGE)
+    assert line is not None
+    assert more is not None
+    searching.command(*line[0].split(), *more[1].split())
+    try:
+        url = searching.tcp_url.replace("redis://", "redis://llmcache:PASSWORD@")
+        async with ResponseRepository(url, config=CacheConfig(namespace=namespace)) as repository:
+            index = await choose(repository.vectors, embedder="e", dim=2)
+            assert index.name == "hnsw"
+            key = key_of("x", namespace=namespace)
+            fence = (await repository.persist(key, entry_of("x"))).detail
+            assert await index.add(
+                key, fence=fence, scope="a" * 64, vector=np.ones(2), text="x", canonical="x"
+            )
+            assert await index.nearest(namespace, "a" * 64, np.ones(2), k=1, at_least=0.9)
+            assert await index.same_text(namespace, "a" * 64, "x") == key.digest
+            assert await index.count(namespace) == 1
+            await index.drop(namespace)
+    finally:
+        searching.command("ACL", "DELUSER", "llmcache")
 
 
 async def test_and_nothing_else(least_url: str, server: Server):

@@ -39,6 +39,8 @@ FAULTS = (RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
 
 _LOGIN = re.compile(r"invalid username-password|HELLO must be called|authentication required", re.IGNORECASE)
 """On a unix socket, and in a Cluster, the client wraps what the server said in errors of other kinds."""
+_OUR_NAME = re.compile(r"[\w.%-]+:\{[\w.%-]+\}:[\w:.%-]*\w")
+"""An index that is missing is named by the server, and with it the namespace."""
 
 
 class Fault(enum.Enum):
@@ -75,6 +77,6 @@ def translate(error: BaseException) -> LLMCacheError:
     what = "login refused" if is_login else f"{type(error).__name__}: {error}"
     if classify(error) is Fault.REFUSED:
         # Redis quotes the arguments of a command it does not know.
-        said = what.partition("with args")[0].rstrip(" ,")
+        said = _OUR_NAME.sub("one of ours", what.partition("with args")[0].rstrip(" ,"))
         return RepositoryError(f"the server refused a command ({said})")
     return RepositoryUnavailable(f"the server did not answer ({what})")

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError
 
 from llmcache_plugins.errors import ConfigError, EmbeddedServerError, LLMCacheError, RepositoryUnavailable
 from llmcache_plugins.loops import Tasks
-from llmcache_plugins.repository.batching import FetchBatcher, RawEntry, ScriptBatcher
+from llmcache_plugins.repository.batching import MOST_IN_FLIGHT, FetchBatcher, RawEntry, ScriptBatcher
 from llmcache_plugins.repository.breaker import Breaker
 from llmcache_plugins.repository.express import NotThisWay
 from llmcache_plugins.repository.faults import FAULTS, Fault, classify, translate
@@ -29,6 +29,7 @@ from llmcache_plugins.telemetry import BreakerChanged, Telemetry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
+    from llmcache_plugins.budget import Budget
     from llmcache_plugins.keys import BucketKeys
     from llmcache_plugins.repository.scripts import Argument
     from llmcache_plugins.repository.topology import Group, Topology
@@ -68,6 +69,8 @@ class Link:
         self._complaints: set[str] = set()
         self._is_closed = False
         self._hastening: asyncio.Task[None] | None = None
+        # So that the pool has connections left for the batches.
+        self._apart = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._reads = FetchBatcher(read=self._read_groups, read_now=self._read_now, spawn=self._tasks.spawn)
         self._scripts = ScriptBatcher(run=self._run_commands, run_now=self._run_now, spawn=self._tasks.spawn)
         self.wakes = Wakes(
@@ -121,10 +124,7 @@ class Link:
 
         A caller that is cancelled takes nothing back: what was asked is still done.
         """
-        reply = await self.start(name, keys, arguments, rest, insist=insist)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return _value(await self.start(name, keys, arguments, rest, insist=insist))
 
     def start(
         self,
@@ -140,6 +140,32 @@ class Link:
             self._require_available()
         command = SCRIPTS[name].command(keys, arguments, rest)
         return self._scripts.run(self.topology.lane(keys.root), command)
+
+    async def run_apart(self, name: str, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run a script with each of these calls, past who waits for quick answers.
+
+        For long replies: one round trip to each node, on connections that no lookup shares.
+        """
+        commands = [SCRIPTS[name].command(*call) for call in calls]
+        self._require_available()
+        async with self._apart:
+            return list(map(_value, await self._run_commands(commands)))
+
+    async def send(self, root: str, command: Sequence[Argument]) -> Any:
+        """Send a command that may be repeated, with all scripts of this turn."""
+        self._require_available()
+        return _value(await self._scripts.run(self.topology.lane(root), command))
+
+    async def ask(self, commands: Sequence[Sequence[Argument]]) -> Sequence[Any]:
+        """Send commands that the server may refuse: that is no fault, and is returned as it was said."""
+        self._require_available()
+        async with self._apart:
+            return await self._guarded(lambda: self.topology.run(commands))
+
+    async def owned(self, work: Coroutine[Any, Any, T], budget: Budget | None) -> T:
+        """Do some work in a task of its own, and wait for it within a budget. A caller may be cancelled."""
+        task = self.spawn(work)
+        return await (budget.wait_for(task) if budget else asyncio.shield(task))
 
     async def run_replicated(
         self,
@@ -350,3 +376,10 @@ async def _close_with_loop(link: Link) -> AsyncIterator[None]:
 
 def _has_failed(task: asyncio.Task[None]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _value(reply: Any) -> Any:
+    """Return a reply; raise one that is an exception."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.keys import BucketKeys, KeyLayout
     from llmcache_plugins.repository.link import Link
+    from llmcache_plugins.repository.scripts import Argument
 
 __all__ = ["evict_to", "latest", "measure", "sweep"]
 
@@ -25,9 +26,9 @@ _SWEEP_AT_ONCE = 200
 async def sweep(link: Link, layout: KeyLayout) -> int:
     """Unlink, page by page, what the invalidation of a namespace has voided; return how many entries went.
 
-    Entries, chunks of streams, leases and what failed flights have left, and then what the books still say of
-    entries that are gone. All that is void was there when the invalidation was acknowledged, so no page can
-    miss it.
+    Entries, vectors, chunks of streams, leases and what failed flights have left, and then what the books
+    still say of entries that are gone. All that is void was there when the invalidation was acknowledged, so
+    no page can miss it.
     """
     removed, matcher = 0, layout.matcher()
     async for page in link.scan(layout.pattern()):
@@ -93,11 +94,11 @@ async def _heal_all(link: Link, layout: KeyLayout, *, insist: bool = False) -> N
 
 
 async def _heal(link: Link, names: BucketKeys, *, insist: bool) -> None:
-    cursor = b"0"
-    while True:
-        cursor = await link.run("heal", names, {"root": names.root, "cursor": cursor}, insist=insist)
-        if cursor == b"0":
-            return
+    for script in ("heal", "prune"):
+        cursor = b""
+        while cursor != b"0":
+            arguments: dict[str, Argument] = {"root": names.root, "cursor": cursor or b"0"}
+            cursor = await link.run(script, names, arguments, insist=insist)
 
 
 async def _evict(link: Link, names: BucketKeys, keep: int) -> int:

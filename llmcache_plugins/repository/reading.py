@@ -108,6 +108,7 @@ class Judge:
             "fence": header.fence,
             "birth": header.birth,
             "marks_ms": self._marks_ms,
+            "root": names.root,
             "digest": names.digest,
         }
         return await link.run("check", names, arguments, subjects(names.digest, provenance))

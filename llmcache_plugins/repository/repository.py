@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from llmcache_plugins import codec
 from llmcache_plugins.config import CacheConfig
@@ -34,11 +34,12 @@ from llmcache_plugins.repository.timings import Timings
 from llmcache_plugins.repository.topology import connect, wrap
 from llmcache_plugins.repository.touches import Touches
 from llmcache_plugins.repository.urls import parse_url
+from llmcache_plugins.repository.vectors import Vectors
 from llmcache_plugins.repository.writing import Writer, check_bounds
 from llmcache_plugins.telemetry import Evicted, FoundNear, MarksForgotten, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from types import TracebackType
 
     from llmcache_plugins.budget import Budget
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ResponseRepository"]
 
-T = TypeVar("T")
 _log = logging.getLogger("llmcache_plugins")
 
 _PAGE = 64
@@ -100,6 +100,7 @@ class ResponseRepository:
         self.leases = Leases(
             locate=self._locate, judge=self._judge, writer=self._writer, timings=self._timings
         )
+        self.vectors = Vectors(links=self._links, layout=self._layout)
         if url is None and client is None:
             _log.info("no Redis URL: answers are kept by a server on this machine, for this user only")
 
@@ -132,7 +133,7 @@ class ResponseRepository:
         async def all_of_them() -> list[Found | None]:
             return list(await asyncio.gather(*map(self.fetch, keys)))
 
-        return await self._owned(self._links.current(), all_of_them(), budget)
+        return await self._links.current().owned(all_of_them(), budget)
 
     async def look_up(
         self, key: CacheKey, *, budget: Budget | None = None, touch: bool = True
@@ -151,7 +152,7 @@ class ResponseRepository:
             found = self._judge.open(names, raw.value)
         else:
             judging = self._judge.judge(link, names, raw.value, raw.epoch)
-            found = await self._owned(link, judging, budget)
+            found = await link.owned(judging, budget)
         if touch and isinstance(found, Found):
             self._touch(link, names, found)
             if near is not None:
@@ -286,7 +287,7 @@ class ResponseRepository:
         """
         link = self._links.current()
         measuring = maintenance.measure(link, self._layout(self.config.namespace, link))
-        buckets = await self._owned(link, measuring, budget)
+        buckets = await link.owned(measuring, budget)
         return Size(entries=sum(n for n, _ in buckets), stored_bytes=sum(b for _, b in buckets))
 
     # -- life ------------------------------------------------------------------------------------------
@@ -338,10 +339,6 @@ class ResponseRepository:
         return min(self.config.max_entry_bytes, self.config.max_bytes // buckets - codec.HEADER_BYTES)
 
     # -- inside ----------------------------------------------------------------------------------------
-
-    async def _owned(self, link: Link, work: Coroutine[Any, Any, T], budget: Budget | None) -> T:
-        task = link.spawn(work)
-        return await (budget.wait_for(task) if budget else asyncio.shield(task))
 
     def _touch(self, link: Link, names: BucketKeys, found: Found) -> None:
         self._touches(link).add(root=names.root, member=f"{names.digest}:{found.stored_bytes}")

@@ -57,6 +57,8 @@ end
 
 if replaced > 0 then
   unbook(log, size, digest .. ':' .. replaced)
+  -- The question is the same: its vector lives as long as the new answer.
+  redis.call('PEXPIRE', root .. 'vec:' .. digest, ttl_ms)
 end
 -- Not before what is booked already, even if the clock stepped back: the newest would go first.
 local count, sum = book(log, size, digest, #value, math.max(now, clock), marks_ms)
@@ -71,7 +73,7 @@ if now % 4 == 0 then
   end
   for i = 1, #looked do
     if is_gone(root, looked[i]) then
-      unbook(log, size, looked[i])
+      unbook_gone(root, log, size, looked[i])
     end
   end
 end

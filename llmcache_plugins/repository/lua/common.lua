@@ -164,15 +164,53 @@ local function unbook(log, size, member)
   end
 end
 
-local function unlink_entry(entry, log, size, digest)
-  local length = length_of(entry)
-  unbook(log, size, digest .. ':' .. length)
+-- The vector of a question lies beside its answer and goes with it; `vectors` is what mirrors read: digest ->
+-- time of its last attachment. Either may be lost: a question is then found by fewer others.
+local function unlink_vector(root, digest)
+  redis.call('UNLINK', root .. 'vec:' .. digest)
+  redis.call('ZREM', root .. 'vectors', digest)
+end
+
+-- Takes a vector away whose answer has gone, or its mention if it has gone itself. Returns whether it did.
+local function bury_vector(root, digest)
+  if redis.call('EXISTS', root .. 'resp:' .. digest, root .. 'vec:' .. digest) == 2 then
+    return false
+  end
+  unlink_vector(root, digest)
+  return true
+end
+
+-- Times that rise with every mention, so that a mirror that has read up to one of them misses none.
+local function next_mention(vectors, now)
+  local newest = redis.call('ZRANGE', vectors, -1, -1, 'WITHSCORES')
+  return math.max(now, (tonumber(newest[2]) or 0) + 1)
+end
+
+local function keep_vectors(vectors, milliseconds)
+  if redis.call('PTTL', vectors) < milliseconds then
+    lives_for(vectors, milliseconds)
+  end
+end
+
+local function unlink_entry(root, log, size, digest)
+  local entry = root .. 'resp:' .. digest
+  unbook(log, size, digest .. ':' .. length_of(entry))
+  unlink_vector(root, digest)
   return redis.call('UNLINK', entry)
 end
 
 local function is_gone(root, member)
   local digest, length = string.match(member, '^(%x+):(%d+)$')
   return not digest or length_of(root .. 'resp:' .. digest) ~= tonumber(length)
+end
+
+-- Takes a member out of the books whose entry is gone, and a vector that it has left.
+local function unbook_gone(root, log, size, member)
+  unbook(log, size, member)
+  local digest = string.match(member, '^%x+')
+  if digest then
+    bury_vector(root, digest)
+  end
 end
 
 -- Takes the least recently used entries out, log and entry together, until at most `keep` entries and
@@ -193,7 +231,7 @@ local function evict(log, size, root, keep, bytes, steps)
       redis.call('UNLINK', root .. 'resp:' .. string.match(member, '^%x+'))
       evicted = evicted + 1
     end
-    unbook(log, size, member)
+    unbook_gone(root, log, size, member)
   end
   return evicted
 end

@@ -5,7 +5,7 @@
 local page = redis.call('ZSCAN', log, cursor, 'COUNT', 500)
 for i = 1, #page[2], 2 do
   if is_gone(root, page[2][i]) then
-    unbook(log, size, page[2][i])
+    unbook_gone(root, log, size, page[2][i])
   end
 end
 if redis.call('EXISTS', log) == 0 then

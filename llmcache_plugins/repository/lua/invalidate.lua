@@ -23,7 +23,7 @@ for i = 1, #subjects do
   local added = redis.call('HSET', marks, subjects[i], mark)
   local digest = string.match(subjects[i], '^k:(%x+)$')
   if digest then
-    unlinked = unlinked + unlink_entry(root .. 'resp:' .. digest, log, size, digest)
+    unlinked = unlinked + unlink_entry(root, log, size, digest)
     redis.call('UNLINK', root .. 'lease:' .. digest, root .. 'error:' .. digest)
     wake(root, digest)
   else

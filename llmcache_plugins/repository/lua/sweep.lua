@@ -1,7 +1,8 @@
 -- Unlink those of the named keys that an invalidation of the namespace has voided; newer ones stay.
 -- KEYS: marks log size
 -- ARGV: root subject names*
--- A name is what follows the root: "resp:<digest>", "lease:...", "error:..." or "chunks:<digest>:<fence>".
+-- A name is what follows the root: "resp:<digest>", "lease:...", "error:...", "vec:..." or
+-- "chunks:<digest>:<fence>".
 -- Returns how many entries were unlinked
 local state = redis.call('HMGET', marks, 'floor', subject)
 -- Without the marks nothing can be told to be newer than the invalidation.
@@ -17,7 +18,7 @@ for i = 1, #names do
   local what, digest, its_fence = string.match(names[i], '^(%l+):(%x+):?(%d*)$')
   if what == 'resp' then
     if is_void(read_header(key)) then
-      unlinked = unlinked + unlink_entry(key, log, size, digest)
+      unlinked = unlinked + unlink_entry(root, log, size, digest)
     end
   elseif what == 'lease' then
     local _, fence, birth = read_lease(key)
@@ -26,6 +27,9 @@ for i = 1, #names do
       redis.call('UNLINK', key)
       wake(root, digest)
     end
+  elseif what == 'vec' then
+    -- One that has its answer goes with that.
+    bury_vector(root, digest)
   else
     local _, left = read_record(key)
     if tonumber(what == 'chunks' and its_fence or left or 0) <= last then
