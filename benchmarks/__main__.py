@@ -15,6 +15,7 @@ from benchmarks import (
     langchain,
     litellm,
     reads,
+    semantic_quality,
     signatures,
     stampede,
     streams,
@@ -37,24 +38,26 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "litellm": litellm.main,
     "vectors": vectors.main,
 }
+WITH_DATA: dict[str, Callable[[Sequence[str]], None]] = {"semantic_quality": semantic_quality.main}
+"""Need data that is not in the repository: run only when named, with `--data`."""
 
 
 def run(words: list[str]) -> int:
     """Run the named benchmarks; return an exit code."""
     names = list(takewhile(lambda word: not word.startswith("-"), words))
     options = words[len(names) :]
-    known = [*PLAIN, *WITH_OPTIONS]
+    known = [*PLAIN, *WITH_OPTIONS, *WITH_DATA]
     if unknown := set(names) - set(known):
         print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
     if options and (len(names) != 1 or names[0] in PLAIN):
-        print(f"options go to one of: {', '.join(WITH_OPTIONS)}", file=sys.stderr)
+        print(f"options go to one of: {', '.join([*WITH_OPTIONS, *WITH_DATA])}", file=sys.stderr)
         return 2
-    for name in names or known:
+    for name in names or [*PLAIN, *WITH_OPTIONS]:
         if name in PLAIN:
             PLAIN[name]()
         else:
-            WITH_OPTIONS[name](options)
+            (WITH_OPTIONS | WITH_DATA)[name](options)
     return 0
 
 

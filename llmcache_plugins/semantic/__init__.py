@@ -1,1 +1,4 @@
-"""Answers to questions that mean the same: embedders, guards, indexes. The only floor that imports numpy."""
+"""Answers to questions that were asked in other words: what is known of texts, and how far it is trusted.
+
+The only home of `numpy`. Knows no cache, no repository and no framework.
+"""

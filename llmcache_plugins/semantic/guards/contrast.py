@@ -1,0 +1,70 @@
+"""Whether two words exclude each other: opposites, and different things of one kind."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llmcache_plugins.semantic.guards.stems import concept
+from llmcache_plugins.semantic.guards.words.kinds import KINDS
+from llmcache_plugins.semantic.guards.words.opposites import ONLY_LOOK_PREFIXED, PAIRS, PREFIXES
+
+
+def _opposites() -> dict[str, frozenset[str]]:
+    table: dict[str, set[str]] = {}
+    for row in PAIRS.strip().splitlines():
+        left, right = ({concept(word) for word in side.split()} for side in row.split("/"))
+        for one, others in ((left, right), (right, left)):
+            for word in one:
+                table.setdefault(word, set()).update(others - {word})
+    return {word: frozenset(others) for word, others in table.items() if others}
+
+
+def _kinds() -> dict[str, frozenset[int]]:
+    table: dict[str, set[int]] = {}
+    for number, row in enumerate(KINDS.strip().splitlines()):
+        for member in row.partition(":")[2].split(","):
+            for word in member.strip().split("="):
+                table.setdefault(concept(word), set()).add(number)
+    return {word: frozenset(numbers) for word, numbers in table.items()}
+
+
+def _same_of_a_kind() -> frozenset[frozenset[str]]:
+    same: set[frozenset[str]] = set()
+    for row in KINDS.strip().splitlines():
+        for member in row.partition(":")[2].split(","):
+            words = [concept(word) for word in member.strip().split("=")]
+            same.update(frozenset((one, other)) for one in words for other in words if one != other)
+    return frozenset(same)
+
+
+OPPOSITES: Final = _opposites()
+_KINDS: Final = _kinds()
+_SAME: Final = _same_of_a_kind()
+_PREFIXES: Final = frozenset(PREFIXES)
+_LONGEST_PREFIX: Final = max(map(len, PREFIXES))
+
+
+def opposite(one: str, other: str) -> bool:
+    """Whether two concepts are opposites, by the table or by a prefix such as un-."""
+    if other in OPPOSITES.get(one, ()):
+        return True
+    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
+    added = len(longer) - len(shorter)
+    if not added or len(shorter) < 4:
+        return False
+    if added <= _LONGEST_PREFIX and longer.endswith(shorter) and longer[:added] in _PREFIXES:
+        return longer not in ONLY_LOOK_PREFIXED
+    return one[:3] == other[:3] and (
+        longer == shorter + "less"
+        or (one[:-3] == other[:-4] and one[-3:] == "ful" and other[-4:] == "less")
+        or (other[:-3] == one[:-4] and other[-3:] == "ful" and one[-4:] == "less")
+    )
+
+
+def of_one_kind(one: str, other: str) -> bool:
+    """Whether two concepts are different things of one kind, such as two colours."""
+    kinds = _KINDS.get(one)
+    if kinds is None:
+        return False
+    others = _KINDS.get(other)
+    return others is not None and not kinds.isdisjoint(others) and frozenset((one, other)) not in _SAME

@@ -1,0 +1,57 @@
+"""Two profiles side by side: which words only one of them has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from llmcache_plugins.semantic.guards.contrast import OPPOSITES, of_one_kind, opposite
+from llmcache_plugins.semantic.guards.stems import akin
+
+if TYPE_CHECKING:
+    from llmcache_plugins.semantic.guards.profile import Profile
+
+# Texts that share less are not compared word by word: 20 x 20 words are 400 comparisons.
+_MOST_WORDS: Final = 20
+
+
+class Pair:
+    """The question asked and one that is stored, with what sets them apart.
+
+    `opposites` and `of_a_kind` say that a word of one text excludes a word of the other; forms of one word
+    and its misspellings are no difference.
+    """
+
+    __slots__ = ("asked", "both_sides", "of_a_kind", "only_asked", "only_stored", "opposites", "stored")
+
+    def __init__(self, asked: Profile, stored: Profile) -> None:
+        self.asked = asked
+        self.stored = stored
+        # Numbers are looked at by themselves.
+        only_asked = {word for word in asked.concepts - stored.everything if not word[0].isdigit()}
+        only_stored = {word for word in stored.concepts - asked.everything if not word[0].isdigit()}
+        self.opposites = self.of_a_kind = self.both_sides = False
+        if only_asked and only_stored and max(len(only_asked), len(only_stored)) <= _MOST_WORDS:
+            self._match(only_asked, only_stored)
+        if not self.opposites:
+            shared = asked.everything & stored.everything
+            self.both_sides = any(
+                word in OPPOSITES and not OPPOSITES[word].isdisjoint(shared)
+                for word in only_asked ^ only_stored
+            )
+        self.only_asked = only_asked
+        self.only_stored = only_stored
+
+    def _match(self, only_asked: set[str], only_stored: set[str]) -> None:
+        alone = len(only_asked) == len(only_stored) == 1
+        same: list[tuple[str, str]] = []
+        for mine in only_asked:
+            for yours in only_stored:
+                if opposite(mine, yours):
+                    self.opposites = True
+                elif alone and of_one_kind(mine, yours):
+                    self.of_a_kind = True
+                elif akin(mine, yours):
+                    same.append((mine, yours))
+        for mine, yours in same:
+            only_asked.discard(mine)
+            only_stored.discard(yours)
