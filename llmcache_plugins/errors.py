@@ -9,6 +9,7 @@
     |-- WaitTimeout                 no answer within wait_timeout, and on_wait_timeout="raise"
     |-- SharedProviderError         the provider's error to the same request of another caller
     |-- StreamInterrupted           a shared stream ended without its end
+    |-- EmbeddingFailed             an embedder gave no vector that could be used
     `-- RepositoryError             the server could not do what was asked
         |-- RepositoryUnavailable   refused, hung, overloaded, or known to be away
         |-- EmbeddedServerError     the embedded server could not be started
@@ -98,6 +99,14 @@ class StreamInterrupted(LLMCacheError):
     """A stream that another process fetches ended without its end; what came is not the whole answer.
 
     Nothing is stored. Ask again: the chunks already given out are not repeated from the middle.
+    """
+
+
+class EmbeddingFailed(LLMCacheError):
+    """An embedder gave no vector that can be used: it raised, took too long, or gave something else.
+
+    Costs a semantic hit, never an answer. The message never quotes the text; what the embedder raised is the
+    cause.
     """
 
 

