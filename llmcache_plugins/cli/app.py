@@ -10,6 +10,7 @@ try:
 except ImportError as error:
     raise ImportError('the command needs typer: pip install "llmcache-plugins[cli]"') from error
 
+from llmcache_plugins.cli.calibrate import calibrate
 from llmcache_plugins.cli.clear import clear
 from llmcache_plugins.cli.demo import demo
 from llmcache_plugins.cli.doctor import doctor
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("calibrate")(calibrate)
 app.command("clear")(clear)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
