@@ -9,6 +9,8 @@
 Importing this imports no framework.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from llmcache_plugins.cache import Explanation, ResponseCache
 from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.errors import (
@@ -61,6 +63,7 @@ __all__ = [
     "Resolution",
     "ResponseCache",
     "ResponseRepository",
+    "SemanticCacheLayer",
     "SharedProviderError",
     "SignatureError",
     "Stats",
@@ -69,3 +72,15 @@ __all__ = [
     "Usage",
     "WaitTimeout",
 ]
+
+if TYPE_CHECKING:
+    from llmcache_plugins.semantic import SemanticCacheLayer
+
+
+def __getattr__(name: str) -> Any:
+    # At its first use: it imports numpy.
+    if name == "SemanticCacheLayer":
+        from llmcache_plugins.semantic import SemanticCacheLayer
+
+        return SemanticCacheLayer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ def cache_status(
 
 _HOW = {
     Outcome.HIT: "llmcache; hit",
-    Outcome.SEMANTIC_HIT: "llmcache; hit",
+    Outcome.SEMANTIC_HIT: "llmcache; hit; detail=semantic",
     Outcome.STALE: "llmcache; hit; fwd=stale",
     Outcome.COALESCED: "llmcache; fwd=uri-miss; collapsed",
     Outcome.MISS: "llmcache; fwd=uri-miss",

@@ -31,6 +31,7 @@ __all__ = [
     "Record",
     "RecordKind",
     "Resolution",
+    "SemanticMatch",
     "SharedFailure",
     "Size",
     "Tail",
@@ -297,6 +298,23 @@ class Size:
     stored_bytes: int
 
 
+class SemanticMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored question whose answer was given to another. Its `repr` shows neither."""
+
+    key: CacheKey
+    """Of the request whose answer it is."""
+    similarity: float
+    """Cosine, less what the guards take off; 1 where the texts are the same but for their form."""
+    passed: tuple[str, ...] = ()
+    """The checks that had nothing against it: names of guards, "same_text", "verifier"."""
+    asked: str = ""
+    stored: str = ""
+    """Empty where the texts are the same but for their form."""
+
+    def __repr__(self) -> str:
+        return f"SemanticMatch(key={self.key!s}, similarity={self.similarity:.3f}, passed={self.passed})"
+
+
 class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     """An answer and how it came about."""
 
@@ -313,6 +331,13 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     """How long the provider had taken for an answer that is now a hit."""
     cache_status: str = ""
     """The value of an RFC 9211 `Cache-Status` header."""
+    match: SemanticMatch | None = None
+    """Of a semantic hit: whose answer it is, and what was checked."""
+
+    @property
+    def similarity(self) -> float | None:
+        """How near a semantic hit's question is to the one asked; None for any other answer."""
+        return None if self.match is None else self.match.similarity
 
 
 class VectorRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,9 +34,12 @@ __all__ = [
     "ProviderCalled",
     "Refused",
     "Resolved",
+    "SemanticLooked",
+    "ShadowCompared",
     "Stats",
     "Telemetry",
     "Unreadable",
+    "VerifierAsked",
 ]
 
 _log = logging.getLogger("llmcache_plugins")
@@ -85,6 +88,33 @@ class FoundNear(msgspec.Struct, frozen=True):
     """An entry was at hand in the near cache: the server was not asked."""
 
 
+class SemanticLooked(msgspec.Struct, frozen=True, kw_only=True):
+    """An equivalent question was looked for, or why not; `seconds` it took.
+
+    `result` is "hit", "shadow" (would have been one), "none", "not_kept" (a question that could not be laid
+    beside its answer), or a word of `semantic.question.Skip`.
+    """
+
+    result: str
+    similarity: float | None
+    seconds: float
+
+
+class VerifierAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """The verifier of the semantic layer was asked; `ok` is None when it failed, `usage` what it has cost."""
+
+    seconds: float
+    ok: bool | None
+    usage: Usage | None = None
+
+
+class ShadowCompared(msgspec.Struct, frozen=True, kw_only=True):
+    """What the shadow would have served beside what the provider said; None: could not be compared."""
+
+    agrees: bool | None
+    similarity: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """An answer was returned but not stored; `reason` is a `Refusal`."""
@@ -130,6 +160,9 @@ Event = (
     | FoundNear
     | ProviderCalled
     | Refused
+    | SemanticLooked
+    | VerifierAsked
+    | ShadowCompared
     | Unreadable
     | Evicted
     | MarksForgotten
@@ -152,6 +185,15 @@ class Stats:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     leases: Counter[LeaseStep] = field(default_factory=Counter)
+    semantic: Counter[str] = field(default_factory=Counter)
+    """What came of looking for equivalent questions, by the words of `SemanticLooked`."""
+    verifier: Counter[str] = field(default_factory=Counter)
+    """"yes", "no" and "failed"."""
+    shadow: Counter[str] = field(default_factory=Counter)
+    """What semantic hits in the shadow would have been: "agreed", "differed", "unknown"."""
+    spent_input_tokens: int = 0
+    """Of the verifier, as far as it says: to be taken off what was saved."""
+    spent_output_tokens: int = 0
     found_near: int = 0
     """Lookups that the near cache answered."""
     provider_calls: int = 0
@@ -187,14 +229,23 @@ class Stats:
             f"saved {self.saved_input_tokens} input and {self.saved_output_tokens} output tokens",
             f"saved {self.saved_seconds:.1f} s of waiting",
         ]
-        if self.refusals:
-            lines.append("not stored: " + ", ".join(f"{n} {r}" for r, n in sorted(self.refusals.items())))
+        if self.spent_input_tokens or self.spent_output_tokens:
+            spent = f"{self.spent_input_tokens} input and {self.spent_output_tokens} output tokens"
+            lines.append(f"spent {spent} on the verifier, which those saved do not know of")
+        counted = {"semantic": self.semantic, "verifier": self.verifier, "shadow": self.shadow}
+        for name, counts in {**counted, "not stored": self.refusals}.items():
+            if counts:
+                lines += [f"{name}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))]
         if self.entries is not None:
             lines.append(f"{self.entries} entries, {self.stored_bytes} bytes")
         return "\n".join(lines)
 
 
 _SPARED = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE, Outcome.COALESCED)
+
+
+_ANSWERS = {True: "yes", False: "no", None: "failed"}
+_AGREEMENT = {True: "agreed", False: "differed", None: "unknown"}
 
 
 class Telemetry:
@@ -238,6 +289,15 @@ class Telemetry:
                 stats.provider_seconds += event.seconds
             case Refused():
                 stats.refusals[str(event.reason)] += 1
+            case SemanticLooked():
+                stats.semantic[event.result] += 1
+            case VerifierAsked():
+                stats.verifier[_ANSWERS[event.ok]] += 1
+                if event.usage is not None:
+                    stats.spent_input_tokens += event.usage.input_tokens
+                    stats.spent_output_tokens += event.usage.output_tokens
+            case ShadowCompared():
+                stats.shadow[_AGREEMENT[event.agrees]] += 1
             case LeaseEvent():
                 stats.leases[event.step] += 1
             case Evicted():

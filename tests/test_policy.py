@@ -83,7 +83,7 @@ def test_a_policy_that_cannot_work_is_refused(wrong: dict[str, Any]):
         ({"max_temperature": "low"}, "max_temperature is a temperature"),
         ({"cacheable": True}, "cacheable is a function"),
         ({"allow_truncated": 1}, "allow_truncated is True or False"),
-        ({"semantic": None}, "semantic is True or False"),
+        ({"semantic": "yes"}, "semantic is True, False or None"),
         ({"coalesce": "no"}, "coalesce is True or False"),
         ({"normalizers": "uuid"}, "normalizers is a list"),
         ({"normalizers": ["uid"]}, "uid"),

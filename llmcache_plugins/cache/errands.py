@@ -280,7 +280,10 @@ class Errands:
             return self._shelf.refuse(Refusal.WRITE_FAILED)
         if commit is None:
             return self._shelf.refuse(Refusal.NOT_LEASED)
-        return self._shelf.stored(entry, commit.status)
+        stored = self._shelf.stored(entry, commit.status)
+        if stored.entry is not None:
+            await self._shelf.keep_question(job, stored.entry)
+        return stored
 
     async def _commit(
         self, job: Job, entry: Entry, lease: Lease | None, asked_at: float | None

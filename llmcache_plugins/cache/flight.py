@@ -132,5 +132,6 @@ def _landed(ready: Ready) -> Landing:
         answer=ready.opened.answer,
         encoded=ready.opened.entry.answer,
         entry=ready.opened.entry,
+        match=ready.opened.match,
         judged_at=ready.asked_at,
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmcache_plugins.answers import AnswerCodec
+    from llmcache_plugins.cache.alike import Alike
     from llmcache_plugins.cache.options import CallOptions
     from llmcache_plugins.config import CacheConfig
     from llmcache_plugins.policy import CachePolicy, Chooser
@@ -39,6 +40,8 @@ J = TypeVar("J", bound="Job")
 _log = logging.getLogger("llmcache_plugins")
 
 _MOST_COMPLAINTS = 100
+_ALIKE = "llmcache_alike"
+"""A fact that no request of a provider has: so what must be equal is no request either."""
 
 
 class Declined(msgspec.Struct, frozen=True):
@@ -50,9 +53,17 @@ class Declined(msgspec.Struct, frozen=True):
 class Intake:
     """Takes calls in, for one cache."""
 
-    def __init__(self, config: CacheConfig, policy: Chooser, *, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        config: CacheConfig,
+        policy: Chooser,
+        *,
+        telemetry: Telemetry,
+        alike: type[Alike] | None = None,
+    ) -> None:
         self.terms = TermsReader(config, policy)
         self._telemetry = telemetry
+        self._alike = alike
         versions = {"prompt_version": config.prompt_version, "data_version": config.data_version}
         self._engine = CacheSignatureEngine(
             secret=config.secret,
@@ -75,13 +86,14 @@ class Intake:
         options: CallOptions,
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
+        whole: Callable[[], Any] | None = None,
         was_counted: bool = False,
         **more: Any,
     ) -> J | Declined | Late[J]:
         """Return the job of a call, with `more` of the fields of its kind.
 
-        `query` may be its key; `request` says what the policy is shown instead of it. A call that
-        `was_counted` is declined in silence.
+        `query` may be its key; `request` says what the policy is shown instead of it, `whole` all that the
+        key was made of. A call that `was_counted` is declined in silence.
 
         Raises `TypeError` and `ConfigError` for options that cannot work, and `CacheMiss` where only a stored
         answer was wanted and there can be none.
@@ -98,12 +110,13 @@ class Intake:
         policy = terms.policy
         if policy.max_temperature is not None and not policy.allows_temperature(_temperature_of(shown())):
             return self._decline(Refusal.TEMPERATURE, options, was_counted=was_counted)
-        if policy.semantic:
+        if policy.semantic and self._alike is None:
             self._complain("the policy is semantic, no semantic layer is configured: answers match exactly")
         key = query if isinstance(query, CacheKey) else self._sign(query, codec, scope, terms, model)
         if key is None:
             return Declined("signature")
-        asked = Asked(shown, scope, policy, self._leaves_of)
+        alike = self._alike_of(query, whole, codec, scope, terms, model)
+        asked = Asked(shown, scope, policy, self._leaves_of, alike)
         if isinstance(key, Unsigned):
             return Late(self, key, partial(_job, kind, terms, codec, asked, more), terms.mode)
         return _job(kind, terms, codec, asked, more, key)
@@ -201,6 +214,25 @@ class Intake:
         except SignatureError as error:
             self.give_up(error, terms.mode)
             return None
+
+    def _alike_of(
+        self,
+        query: Any,
+        whole: Callable[[], Any] | None,
+        codec: AnswerCodec,
+        scope: Mapping[str, object] | None,
+        terms: Terms,
+        model: str | None,
+    ) -> Alike | None:
+        if self._alike is None or terms.policy.semantic is False:
+            return None
+        if whole is None:
+            if isinstance(query, CacheKey):
+                return None
+            whole = partial(_same, query)
+        facts = {**(scope or {}), _ALIKE: 1}
+        sign = partial(self._read, kind=codec.kind, scope=facts, terms=terms, model=model)
+        return self._alike(whole, sign, kind=codec.kind)
 
     def give_up(self, error: SignatureError, mode: Mode) -> None:
         """Say once that such a request is not cached. Raises `CacheMiss` in mode "read_only"."""

@@ -18,7 +18,8 @@ from llmcache_plugins.policy import CachePolicy
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from llmcache_plugins.models import EncodedAnswer, Entry, Outcome
+    from llmcache_plugins.cache.alike import Alike  # noqa: TC004 - it imports numpy
+    from llmcache_plugins.models import EncodedAnswer, Entry, Outcome, SemanticMatch
     from llmcache_plugins.repository import Ask
 
 __all__ = ["Asked", "CallJob", "FlightKey", "Glance", "Job", "Landing", "StreamJob", "flight_key"]
@@ -44,6 +45,8 @@ class Asked(msgspec.Struct, frozen=True):
     scope: Mapping[str, object] | None
     policy: CachePolicy
     leaves_of: Callable[[Callable[[], Any], Mapping[str, object] | None, CachePolicy], bytes]
+    alike: Alike | None = None
+    """Its question, where equivalent ones may share its answer."""
 
     def leaves(self) -> bytes:
         """Return the fingerprints of the request's leaves."""
@@ -163,6 +166,8 @@ class Landing:
     entry: Entry | None = None
     """What lies in the repository now, if anything does."""
     refusal: str = ""
+    match: SemanticMatch | None = None
+    """Whose answer it is, of a semantic hit."""
     is_void: bool = False
     """The key was invalidated during the flight: only its own caller may keep the answer."""
     judged_at: float = math.inf

@@ -11,19 +11,30 @@ from llmcache_plugins.models import Outcome, Resolution
 if TYPE_CHECKING:
     from llmcache_plugins.answers import AnswerCodec
     from llmcache_plugins.cache.job import Landing
-    from llmcache_plugins.cache.shelf import Opened
+    from llmcache_plugins.cache.opened import Opened
     from llmcache_plugins.keys import CacheKey
-    from llmcache_plugins.models import Entry
+    from llmcache_plugins.models import Entry, SemanticMatch
 
-__all__ = ["of_call", "of_entry", "of_landing", "of_opened"]
+__all__ = ["STORED", "of_call", "of_entry", "of_landing", "of_opened"]
+
+
+STORED = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE)
+"""How stored answers came about."""
 
 
 def of_opened(key: CacheKey, opened: Opened) -> Resolution:
     """Return the resolution of an answer that was found."""
-    return of_entry(key, opened.entry, opened.answer, outcome=opened.outcome)
+    return of_entry(key, opened.entry, opened.answer, outcome=opened.outcome, match=opened.match)
 
 
-def of_entry(key: CacheKey, entry: Entry, answer: Any, *, outcome: Outcome = Outcome.HIT) -> Resolution:
+def of_entry(
+    key: CacheKey,
+    entry: Entry,
+    answer: Any,
+    *,
+    outcome: Outcome = Outcome.HIT,
+    match: SemanticMatch | None = None,
+) -> Resolution:
     """Return the resolution of a stored answer."""
     now = time.time()
     return Resolution(
@@ -35,6 +46,7 @@ def of_entry(key: CacheKey, entry: Entry, answer: Any, *, outcome: Outcome = Out
         tokens_saved=entry.answer.facts.usage,
         seconds_saved=entry.provider_seconds,
         cache_status=cache_status(outcome, ttl=entry.fresh_until - now),
+        match=match,
     )
 
 
@@ -50,8 +62,8 @@ def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool
     """Return what one of a flight's callers gets; `led` is the one that started it."""
     # Whoever leads keeps the object; the others get one each, so that none sees what another does to it.
     answer = landing.answer if led else _own_copy(landing, codec)
-    if landing.outcome in (Outcome.HIT, Outcome.STALE) and landing.entry is not None:
-        return of_entry(key, landing.entry, answer, outcome=landing.outcome)
+    if landing.outcome in STORED and landing.entry is not None:
+        return of_entry(key, landing.entry, answer, outcome=landing.outcome, match=landing.match)
     outcome = landing.outcome if led else Outcome.COALESCED
     if outcome is not Outcome.COALESCED:
         stored, detail = landing.entry is not None, landing.refusal or _detail_of(outcome)

@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
+    from llmcache_plugins.cache.alike import Alike
     from llmcache_plugins.cache.explanation import Explanation
+    from llmcache_plugins.cache.opened import Opened
     from llmcache_plugins.cache.options import CallOptions
-    from llmcache_plugins.cache.shelf import Opened
+    from llmcache_plugins.cache.similar import Similar
     from llmcache_plugins.models import Invalidation, Lease
     from llmcache_plugins.policy import CachePolicy, Chooser
+    from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.signature import Unsigned
     from llmcache_plugins.telemetry import Observer
 
@@ -59,14 +62,22 @@ class ResponseCache:
     `async with` connects first and closes at the end.
     """
 
-    def __init__(self, repository: ResponseRepository, *, policy: Chooser | str | None = None) -> None:
+    def __init__(
+        self,
+        repository: ResponseRepository,
+        *,
+        policy: Chooser | str | None = None,
+        semantic: SemanticCacheLayer | None = None,
+    ) -> None:
         self.repository = repository
         self.config = repository.config
         self.policy = chooser_of(policy, default_ttl=repository.default_ttl)
+        self.semantic = semantic
         self._telemetry = repository.telemetry
-        self._intake = Intake(self.config, self.policy, telemetry=self._telemetry)
+        self._similar, alike = self._semantics(semantic)
+        self._intake = Intake(self.config, self.policy, telemetry=self._telemetry, alike=alike)
         self._explainer = Explainer(repository, self._intake)
-        self._shelf = shelf = Shelf(repository)
+        self._shelf = shelf = Shelf(repository, self._similar)
         self._calls = Calls(repository, shelf)
         self._streams = Streamer(repository, shelf)
         self._errands = Errands(repository, shelf, self._streams)
@@ -78,18 +89,19 @@ class ResponseCache:
         url: str | None = None,
         *,
         policy: Chooser | str | None = None,
+        semantic: SemanticCacheLayer | None = None,
         observers: Iterable[Observer] = (),
         **settings: Unpack[CacheSettings],
     ) -> Self:
         """Make a cache on a server: `redis://`, `rediss://`, `unix://`, `redis+cluster://`, `embedded://PATH`.
 
         Without a URL it is the embedded server. `policy` is a `CachePolicy`, the name of a scenario, or a
-        `PolicyRouter`; `settings` are the fields of `CacheConfig`. Opens nothing yet. Raises `ConfigError`
-        for what cannot work.
+        `PolicyRouter`; `semantic` gives equivalent questions one answer; `settings` are the fields of
+        `CacheConfig`. Opens nothing yet. Raises `ConfigError` for what cannot work.
         """
         config = CacheConfig(**settings)
         repository = ResponseRepository(url, config=config, telemetry=Telemetry(observers))
-        return cls(repository, policy=policy)
+        return cls(repository, policy=policy, semantic=semantic)
 
     # -- answering -------------------------------------------------------------------------------------
 
@@ -200,6 +212,7 @@ class ResponseCache:
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
+        whole: Callable[[], Any] | None = None,
         may_wait: bool = True,
         live: StreamCodec | None = None,
         face: Face = Face.CACHE,
@@ -209,14 +222,17 @@ class ResponseCache:
 
         Whoever gets an `Errand` calls, and then says `fulfil(answer)` or `abandon(error)`; until then, at
         most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
-        `query` may be its `CacheKey`, here and in `put`; then `request` says what the policy is shown.
+        `query` may be its `CacheKey`, here and in `put`; then `request` says what the policy is shown, and
+        `whole` all that the key was made of, for the semantic layer.
 
         With `live`, what would wait for a stream of others that is under way gets, as the answer, an
         asynchronous generator of its chunks, as that codec makes them: from the first on, as they come. It
         raises `StreamInterrupted` when the stream breaks off; leave it by its `aclose`, or drop it.
         """
         started = monotonic()
-        job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, request=request)
+        job = self._intake.take(
+            query, Job, codec=codec, options=options, scope=scope, request=request, whole=whole
+        )
         if isinstance(job, Late):
             job = await job.taken()
         if isinstance(job, Declined):
@@ -265,6 +281,7 @@ class ResponseCache:
         codec: AnswerCodec = _PLAIN,
         scope: Mapping[str, object] | None = None,
         request: Callable[[], Any] | None = None,
+        whole: Callable[[], Any] | None = None,
         was_looked_up: bool = False,
         lease: Lease | None = None,
         asked_at: float | None = None,
@@ -285,6 +302,7 @@ class ResponseCache:
             options=options,
             scope=scope,
             request=request,
+            whole=whole,
             was_counted=was_looked_up,
         )
         if isinstance(job, Late):
@@ -448,6 +466,16 @@ class ResponseCache:
             options=options,
         )
 
+    async def report_feedback(self, result: Resolution, *, ok: bool) -> None:
+        """Say whether a semantic hit was right; the answer of a wrong one is forgotten, everywhere.
+
+        What is said is kept for the next calibration, where the layer has a `feedback` file. Raises
+        `ConfigError` for anything but a semantic hit, and what `invalidate` raises.
+        """
+        if result.match is None or self._similar is None:
+            raise ConfigError("feedback is for the semantic hits of a cache: results with a `match`")
+        await self._similar.report(result.match, ok=ok)
+
     # -- life ------------------------------------------------------------------------------------------
 
     async def stats(self) -> Stats:
@@ -474,10 +502,14 @@ class ResponseCache:
         await self._errands.aclose()
         if (tasks := self._tasks.pop()) is not None:
             await tasks.finish(timeout=self.config.commit_budget)
+        if self._similar is not None:
+            await self._similar.aclose()
         await self.repository.aclose()
 
     async def __aenter__(self) -> Self:
         await self.repository.__aenter__()
+        if self._similar is not None:
+            await self._similar.open()
         return self
 
     async def __aexit__(
@@ -486,6 +518,31 @@ class ResponseCache:
         await self.aclose()
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _semantics(self, layer: SemanticCacheLayer | None) -> tuple[Similar | None, type[Alike] | None]:
+        if layer is None:
+            return None, None
+        # Here, for they import numpy.
+        from llmcache_plugins.cache.alike import Alike
+        from llmcache_plugins.cache.similar import Similar
+
+        return Similar(layer, self.repository, find=self._find_similar), Alike
+
+    async def _find_similar(
+        self,
+        query: Any,
+        *,
+        codec: AnswerCodec = _PLAIN,
+        scope: Mapping[str, object] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Resolution | None:
+        job = self._intake.take(query, Job, codec=codec, options=options, scope=scope, was_counted=True)
+        if isinstance(job, Late):
+            job = await job.taken()
+        if isinstance(job, Declined) or self._similar is None:
+            return None
+        opened = await self._similar.look(job, self._shelf.open)
+        return None if opened is None else resolutions.of_opened(job.key, opened)
 
     async def _resolve(self, job: CallJob) -> Resolution:
         if job.is_not_stored:
@@ -528,13 +585,13 @@ class ResponseCache:
 
 def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:
     """Return the resolution of a stream; its answer is not kept."""
-    if key is not None and report.outcome in (Outcome.HIT, Outcome.STALE) and report.entry is not None:
-        return resolutions.of_entry(key, report.entry, None, outcome=report.outcome)
+    if key is not None and report.outcome in resolutions.STORED and report.entry is not None:
+        return resolutions.of_entry(key, report.entry, None, outcome=report.outcome, match=report.match)
     return resolutions.of_call(key, None, report.outcome)
 
 
 def _tell(on_hit: Callable[[Resolution], None], key: CacheKey, opened: Opened) -> None:
-    on_hit(resolutions.of_entry(key, opened.entry, None, outcome=opened.outcome))
+    on_hit(resolutions.of_entry(key, opened.entry, None, outcome=opened.outcome, match=opened.match))
 
 
 def _check_patience(replicas: int, timeout: float) -> None:

@@ -53,6 +53,8 @@ class Settlement:
         self._on_lost = on_lost
         # Now, for the application may go on to change its request.
         self._leaves = job.asked.leaves()
+        if job.asked.alike is not None:
+            job.asked.alike.read()
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
@@ -123,6 +125,8 @@ class Settlement:
             # The script that stores is also what releases the lease.
             self._claim.withdraw()
         self._claim.settle(renewal)
+        if stored.entry is not None:
+            await self._shelf.keep_question(self._job, stored.entry, fence=lease.fence)
         return stored
 
     async def _store_late(self, entry: Entry, *, called_at: float) -> None:

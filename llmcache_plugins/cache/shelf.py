@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-import msgspec
-
 from llmcache_plugins.budget import Budget
+from llmcache_plugins.cache.opened import Opened
 from llmcache_plugins.errors import (
     ConfigError,
     CorruptEntry,
@@ -32,12 +31,13 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
     from llmcache_plugins.cache.job import Job
+    from llmcache_plugins.cache.similar import Similar
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
     from llmcache_plugins.models import EncodedAnswer, Lease
     from llmcache_plugins.repository import ResponseRepository
 
-__all__ = ["Opened", "Shelf", "Stored"]
+__all__ = ["Shelf", "Stored"]
 
 _log = logging.getLogger("llmcache_plugins")
 
@@ -53,31 +53,6 @@ _REFUSALS = {
     WriteStatus.TOO_BIG: Refusal.TOO_BIG,
     WriteStatus.ERR: Refusal.WRITE_FAILED,
 }
-
-
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry and the answer in it."""
-
-    entry: Entry
-    answer: Any
-    fence: str
-    freshness: Freshness = Freshness.FRESH
-
-    @property
-    def outcome(self) -> Outcome:
-        """What a caller is told who gets it."""
-        stale = self.freshness in (Freshness.STALE, Freshness.LAPSED)
-        return Outcome.STALE if stale else Outcome.HIT
-
-    @property
-    def may_be_served(self) -> bool:
-        """Whether it is an answer while the provider can be asked."""
-        return self.freshness is not Freshness.LAPSED
-
-    @property
-    def is_due(self) -> bool:
-        """Whether another is to be brought while it is served."""
-        return self.freshness in (Freshness.DUE, Freshness.STALE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +75,9 @@ class Stored:
 class Shelf:
     """Puts answers on the shelf and takes them down."""
 
-    def __init__(self, repository: ResponseRepository) -> None:
+    def __init__(self, repository: ResponseRepository, similar: Similar | None = None) -> None:
         self._repository = repository
+        self._similar = similar
         self._complaints: set[str] = set()
         # Weak: a loop that ends forgets its timers, and what waits for them.
         self._later: WeakSet[Callable[[], Any]] = WeakSet()
@@ -156,6 +132,12 @@ class Shelf:
         await self._repository.ready()
         opened, _ = await self.see(job, Budget(self._repository.config.lookup_budget))
         return opened if opened is not None and opened.outcome is Outcome.HIT else None
+
+    async def find_similar(self, job: Job) -> Opened | None:
+        """Return the answer of an equivalent question, if there is a layer that finds one. Never raises."""
+        if self._similar is None or job.is_refresh or job.mode is Mode.REFRESH:
+            return None
+        return await self._similar.find(job, self.open)
 
     async def spare(self, job: Job, error: Exception) -> Opened | None:
         """Return the answer that will do instead of an error of the provider. Never raises."""
@@ -229,6 +211,11 @@ class Shelf:
             provenance=job.provenance,
             leaves=leaves,
         )
+
+    async def keep_question(self, job: Job, entry: Entry, *, fence: str = "") -> None:
+        """Lay the question of a stored entry beside it, for equivalent ones to find. Never raises."""
+        if self._similar is not None:
+            await self._similar.note(job, entry, fence=fence)
 
     async def store(self, key: CacheKey, entry: Entry, *, lease: Lease, tasks: Tasks, until: float) -> Stored:
         """Commit an entry. Never raises; a refusal is counted.

@@ -32,7 +32,8 @@ from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
 if TYPE_CHECKING:
     from llmcache_plugins.cache.claim import Claim
     from llmcache_plugins.cache.job import Job
-    from llmcache_plugins.cache.shelf import Opened, Shelf
+    from llmcache_plugins.cache.opened import Opened
+    from llmcache_plugins.cache.shelf import Shelf
     from llmcache_plugins.repository import Ear, ResponseRepository
 
 __all__ = ["Alone", "Followed", "LiveTail", "Lookout", "Missing", "Ready", "Turn", "Turns"]
@@ -137,6 +138,8 @@ class Turns:
             else:
                 budget, claim.seen = glance.budget, glance.seen
             asked_at = clock()
+            if (similar := await self._shelf.find_similar(job)) is not None:
+                return Ready(opened=similar, waited=False, asked_at=asked_at)
             turn = await self._ask(job, claim, budget, waited=False, live=tail is not None)
             if not isinstance(turn, Wait):
                 return turn

@@ -64,9 +64,9 @@ class CachePolicy:
     of built-in rules, compiled expressions and functions, in their order."""
     allow_truncated: bool = False
     """Whether an answer that met its token limit is stored. Asked again, it would be cut off again."""
-    semantic: bool = False
-    """Whether an equivalent request's answer will do. Needs a semantic layer: without one it is exact match,
-    and a log line says so."""
+    semantic: bool | None = None
+    """Whether an equivalent question's answer will do; None means: if the cache has a semantic layer. True
+    without one is exact match, and a log line says so."""
     coalesce: bool = True
     """Whether identical calls at one time share one provider call."""
 
@@ -90,9 +90,11 @@ class CachePolicy:
             raise ConfigError(
                 f"cacheable is a function (request, response) -> bool, not a {type(self.cacheable).__name__}"
             )
-        for name in ("allow_truncated", "semantic", "coalesce"):
+        for name in ("allow_truncated", "coalesce"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, not {getattr(self, name)!r}")
+        if self.semantic is not None and not isinstance(self.semantic, bool):
+            raise ConfigError(f"semantic is True, False or None, not {self.semantic!r}")
 
     @classmethod
     def scenario(cls, name: str) -> Self:
@@ -135,10 +137,10 @@ class CachePolicy:
 
 _DAY = 86400.0
 _SCENARIOS: dict[str, dict[str, Any]] = {
-    "static_faq": {"ttl": 7 * _DAY, "stale_while_revalidate": _DAY},
+    "static_faq": {"ttl": 7 * _DAY, "stale_while_revalidate": _DAY, "semantic": False},
     "chat": {"ttl": 3600.0, "semantic": True},
-    "realtime": {"ttl": 15.0},
-    "batch": {"ttl": 30 * _DAY},
+    "realtime": {"ttl": 15.0, "semantic": False},
+    "batch": {"ttl": 30 * _DAY, "semantic": False},
 }
 
 

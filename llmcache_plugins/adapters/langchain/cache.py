@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Resolution
     from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.telemetry import Observer
 
 __all__ = ["LangChainCache", "known_cache"]
@@ -96,13 +97,14 @@ class LangChainCache(BaseCache):
         url: str | None = None,
         *,
         policy: Chooser | str | None = None,
+        semantic: SemanticCacheLayer | None = None,
         observers: Iterable[Observer] = (),
         zero_usage: bool = False,
         **settings: Unpack[CacheSettings],
     ) -> Self:
         """Make a cache on a server, or on the embedded one without a URL: see `ResponseCache.from_url`."""
         settings.setdefault("max_lead", LONGEST_LEAD)
-        cache = ResponseCache.from_url(url, policy=policy, observers=observers, **settings)
+        cache = ResponseCache.from_url(url, policy=policy, semantic=semantic, observers=observers, **settings)
         return cls(cache, zero_usage=zero_usage)
 
     # -- asynchronous ----------------------------------------------------------------------------------
@@ -181,6 +183,7 @@ class LangChainCache(BaseCache):
                 key,
                 codec=_CODEC,
                 request=partial(_request, prompt, llm_string),
+                whole=partial(request_of, prompt, llm_string),
                 may_wait=may_wait,
                 face=Face.LANGCHAIN,
             )
@@ -216,6 +219,7 @@ class LangChainCache(BaseCache):
                     answer,
                     codec=_CODEC,
                     request=request,
+                    whole=partial(request_of, prompt, llm_string),
                     was_looked_up=True,
                     asked_at=self._overdue.pop(key, None),
                 )

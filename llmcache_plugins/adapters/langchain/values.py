@@ -76,6 +76,8 @@ def mark_hit(generations: Iterable[Generation], hit: Resolution, *, zero_usage: 
     """
     # str(): of a StrEnum, whose members could not be stored again.
     mark = {"outcome": str(hit.outcome), "age": hit.age, "cache_status": hit.cache_status}
+    if hit.match is not None:
+        mark["similarity"] = hit.match.similarity
     for generation in generations:
         if not isinstance(generation, ChatGeneration):
             continue

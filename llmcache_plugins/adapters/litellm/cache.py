@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache import Explanation
     from llmcache_plugins.config import CacheSettings
     from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.telemetry import Observer
 
 __all__ = ["LiteLLMCache"]
@@ -103,6 +104,7 @@ class LiteLLMCache(Cache):
         url: str | None = None,
         *,
         policy: Chooser | str | None = None,
+        semantic: SemanticCacheLayer | None = None,
         observers: Iterable[Observer] = (),
         mode: str = "default_on",
         supported_call_types: Iterable[str] = CALL_TYPES,
@@ -118,7 +120,7 @@ class LiteLLMCache(Cache):
         when: Any = mode
         if mode not in _WHEN:
             settings["mode"], when = mode, "default_on"
-        cache = ResponseCache.from_url(url, policy=policy, observers=observers, **settings)
+        cache = ResponseCache.from_url(url, policy=policy, semantic=semantic, observers=observers, **settings)
         return cls(cache, mode=when, supported_call_types=supported_call_types, isolate=isolate)
 
     # -- LiteLLM's contract ----------------------------------------------------------------------------

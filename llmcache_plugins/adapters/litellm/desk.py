@@ -168,6 +168,7 @@ class Desk:
             may_wait=may_wait and not refreshes,
             live=live,
             request=plan.request,
+            whole=plan.request,
             face=Face.LITELLM,
             **options,
         )
@@ -301,6 +302,7 @@ class Desk:
             delivery.answer,
             codec=plan.codec,
             request=plan.request,
+            whole=plan.request,
             was_looked_up=True,
             lease=plan.fences[0] if plan.fences else None,
             asked_at=delivery.asked_at,

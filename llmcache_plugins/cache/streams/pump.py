@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from llmcache_plugins.cache.job import StreamJob
-    from llmcache_plugins.cache.shelf import Opened, Shelf
+    from llmcache_plugins.cache.opened import Opened
+    from llmcache_plugins.cache.shelf import Shelf
     from llmcache_plugins.cache.streams.voyage import Voyage
     from llmcache_plugins.cache.turns import Alone
     from llmcache_plugins.loops import Tasks

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.budget import Budget
+from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.job import flight_key
 from llmcache_plugins.cache.refreshing import Refreshes
 from llmcache_plugins.cache.shelf import clock
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.answers import StreamCodec
     from llmcache_plugins.cache.job import FlightKey, Job, StreamJob
-    from llmcache_plugins.cache.shelf import Opened, Shelf
+    from llmcache_plugins.cache.opened import Opened
+    from llmcache_plugins.cache.shelf import Shelf
     from llmcache_plugins.cache.streams.broadcast import Chunk
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
-    from llmcache_plugins.models import Entry
+    from llmcache_plugins.models import Entry, SemanticMatch
     from llmcache_plugins.repository import ResponseRepository
 
 __all__ = ["Report", "Streamer"]
@@ -44,12 +46,13 @@ class Report:
         self.outcome = Outcome.MISS
         self.entry: Entry | None = None
         """The stored answer, of a hit."""
+        self.match: SemanticMatch | None = None
         self.on_hit: Callable[[Opened], None] = lambda _: None
         """Called before the first chunk of a stored answer."""
 
     def found(self, opened: Opened) -> None:
         """Note that the answer was stored."""
-        self.outcome, self.entry = opened.outcome, opened.entry
+        self.outcome, self.entry, self.match = opened.outcome, opened.entry, opened.match
         self.on_hit(opened)
 
 
@@ -219,7 +222,7 @@ class _Rider:
         if self._must_change(self._flight.task) or not await self._is_welcome():
             return
         outcome, opened = self._voyage.outcome, self._voyage.opened
-        if outcome in (Outcome.HIT, Outcome.STALE) and opened is not None:
+        if outcome in resolutions.STORED and opened is not None:
             report.found(opened)
         else:
             report.outcome = outcome if self._led else Outcome.COALESCED

@@ -15,7 +15,7 @@ from llmcache_plugins.repository import new_token
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llmcache_plugins.cache.shelf import Opened
+    from llmcache_plugins.cache.opened import Opened
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
     from llmcache_plugins.models import Provenance

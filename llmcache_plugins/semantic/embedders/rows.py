@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from llmcache_plugins.errors import EmbeddingFailed
+import numpy as np
 
-try:
-    import numpy as np
-except ImportError as error:
-    raise ImportError('the semantic layer needs numpy: pip install "llmcache-plugins[semantic]"') from error
+from llmcache_plugins.errors import EmbeddingFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

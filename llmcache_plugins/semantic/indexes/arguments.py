@@ -6,12 +6,9 @@ import hashlib
 import math
 from typing import TYPE_CHECKING, Any
 
-from llmcache_plugins.errors import ConfigError
+import numpy as np
 
-try:
-    import numpy as np
-except ImportError as error:
-    raise ImportError('the semantic layer needs numpy: pip install "llmcache-plugins[semantic]"') from error
+from llmcache_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

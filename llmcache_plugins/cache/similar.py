@@ -1,0 +1,256 @@
+"""The semantic step of a flight: after an exact miss, before the lease, within a budget of its own.
+
+Owns when the semantic layer is asked, that what it finds is read and judged like any entry, and that nothing
+of it ever fails a call. What is near is the layer's affair, what is valid the repository's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from llmcache_plugins.answers.calls import calls_a_tool
+from llmcache_plugins.answers.texts import text_of
+from llmcache_plugins.budget import Budget
+from llmcache_plugins.errors import ConfigError, EmbeddingFailed, RepositoryError, RepositoryUnavailable
+from llmcache_plugins.keys import CacheKey
+from llmcache_plugins.loops import PerLoop, Tasks
+from llmcache_plugins.models import Found, Outcome, SemanticMatch
+from llmcache_plugins.semantic.question import Skip
+from llmcache_plugins.telemetry import SemanticLooked, ShadowCompared, VerifierAsked
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from llmcache_plugins.cache.alike import Alike, Scoped
+    from llmcache_plugins.cache.job import Job
+    from llmcache_plugins.cache.opened import Opened
+    from llmcache_plugins.models import EncodedAnswer, Entry, Resolution
+    from llmcache_plugins.repository import ResponseRepository
+    from llmcache_plugins.semantic import SemanticCacheLayer
+    from llmcache_plugins.semantic.matching import Match
+
+    Opener = Callable[[Job, Found], Opened | None]
+
+__all__ = ["Similar"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MOST_REMEMBERED = 4096
+_NONE = "none"
+"""Nothing near enough has passed."""
+
+
+class Similar:
+    """One cache's. Usable from any event loop; nothing here raises into a call."""
+
+    def __init__(
+        self,
+        layer: SemanticCacheLayer,
+        repository: ResponseRepository,
+        *,
+        find: Callable[..., Awaitable[Resolution | None]],
+    ) -> None:
+        self._layer = layer
+        self._repository = repository
+        self._telemetry = repository.telemetry
+        self._matcher = layer.bind(repository.vectors, find=find)
+        self._tasks = PerLoop(Tasks)
+        self._verdicts: OrderedDict[tuple[str, str, str, str], bool] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    async def open(self) -> None:
+        """Load the embedder's model. Raises `ConfigError` when it cannot be loaded."""
+        try:
+            await self._matcher.open()
+        except EmbeddingFailed:
+            return  # counted with each question that it costs
+
+    async def aclose(self) -> None:
+        """End what is under way on the running loop."""
+        if (tasks := self._tasks.pop()) is not None:
+            await tasks.finish(timeout=self._repository.config.commit_budget)
+        await self._matcher.aclose()
+
+    async def find(self, job: Job, opener: Opener) -> Opened | None:
+        """Return the answer of an equivalent question, if it may be served. Never raises."""
+        if (alike := job.asked.alike) is None:
+            return None
+        began = time.monotonic()
+        opened, result = await self._tried(job, alike, opener)
+        similarity = opened.match.similarity if opened is not None and opened.match is not None else None
+        if opened is not None and opened.match is not None and self._layer.shadow:
+            alike.shadow = (opened.match, opened.entry.answer)
+            opened, result = None, "shadow"
+        self._telemetry.emit(
+            SemanticLooked(result=result, similarity=similarity, seconds=time.monotonic() - began)
+        )
+        return opened
+
+    async def look(self, job: Job, opener: Opener) -> Opened | None:
+        """Like `find`, counting nothing, in the shadow or not. Raises what goes wrong."""
+        scoped = await job.asked.alike.scoped() if job.asked.alike is not None else Skip.NO_QUESTION
+        return None if isinstance(scoped, Skip) else await self._found(job, scoped, opener, None)
+
+    async def note(self, job: Job, entry: Entry, *, fence: str = "") -> None:
+        """Keep the question of an entry that was stored; its `fence`, if it is known. Never raises.
+
+        On return it is found in this process, unless it is still to be embedded: then in a moment.
+        """
+        if (alike := job.asked.alike) is None:
+            return
+        scoped = await alike.scoped()
+        if alike.shadow is not None:
+            self._tasks.current().spawn(self._compare(*alike.shadow, entry.answer))
+        if isinstance(scoped, Skip) or self._skips(scoped) or self._matcher.hurdle(scoped.text, within=3600):
+            return
+        adding = self._tasks.current().spawn(self._add(job, scoped, fence=fence))
+        if self._matcher.knows(scoped.text):
+            await asyncio.wait((adding,), timeout=self._layer.budget)
+
+    async def report(self, match: SemanticMatch, *, ok: bool) -> None:
+        """Keep what somebody says of a hit; a wrong answer is forgotten, and this pair served no more here.
+
+        Raises `InvalidationIncomplete`, and `OSError` for a file that cannot be written.
+        """
+        if not ok:
+            _remember(self._refused, (match.asked, match.stored), None)
+            await self._repository.delete(match.key)
+        if self._layer.feedback is not None:
+            said = {"a": match.asked, "b": match.stored, "ok": ok}
+            await asyncio.to_thread(_append, Path(self._layer.feedback), msgspec.json.encode(said))
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    async def _tried(self, job: Job, alike: Alike, opener: Opener) -> tuple[Opened | None, str]:
+        try:
+            scoped = await alike.scoped()
+            skip = scoped if isinstance(scoped, Skip) else self._skips(scoped)
+            if isinstance(scoped, Skip) or skip is not None:
+                return None, skip or Skip.NO_QUESTION
+            if (hurdle := self._matcher.hurdle(scoped.text, within=self._layer.budget)) is not None:
+                return None, hurdle
+            opened = await self._found(job, scoped, opener, Budget(self._layer.budget))
+        except RepositoryUnavailable:
+            return None, Skip.LATE
+        except (EmbeddingFailed, RepositoryError, ConfigError):
+            return None, Skip.FAILED
+        except Exception:  # noqa: BLE001 - an embedder's, an index's, a verifier's: it costs a hit, never a call
+            return None, Skip.FAILED
+        return opened, "hit" if opened is not None else _NONE
+
+    def _skips(self, scoped: Scoped) -> Skip | None:
+        if self._layer.conversations == "first_turn" and not scoped.is_first_turn:
+            return Skip.CONVERSATION
+        return None
+
+    async def _found(self, job: Job, scoped: Scoped, opener: Opener, budget: Budget | None) -> Opened | None:
+        finding = self._tasks.current().spawn(
+            self._matcher.find(job.key.namespace, scoped.scope, scoped.text)
+        )
+        matches = await (budget.wait_for(finding) if budget is not None else finding)
+        for match in matches:
+            if match.digest == job.key.digest or (scoped.text, match.stored) in self._refused:
+                continue  # its own entry, which was looked at already; or what somebody has called wrong
+            opened = await self._opened(job, match, opener, budget, asked=scoped.text)
+            if opened is not None and (served := await self._passed(scoped, match, opened)) is not None:
+                return served
+        return None
+
+    async def _opened(
+        self, job: Job, match: Match, opener: Opener, budget: Budget | None, *, asked: str
+    ) -> Opened | None:
+        key = CacheKey(
+            digest=match.digest, namespace=job.key.namespace, prefix=job.key.prefix, model=job.key.model
+        )
+        found = await self._repository.look_up(key, budget=budget)
+        if not isinstance(found, Found):
+            self._tasks.current().spawn(self._matcher.forget(key))
+            return None
+        if found.entry.answer.kind != job.codec.kind:
+            return None
+        if not self._layer.serve_tool_calls and calls_a_tool(found.entry.answer):
+            return None
+        opened = opener(job, found)
+        if opened is None or opened.outcome is not Outcome.HIT:
+            return None
+        said = SemanticMatch(
+            key=key,
+            similarity=match.similarity,
+            passed=match.passed,
+            asked=asked,
+            stored=match.stored,
+        )
+        return replace(opened, match=said)
+
+    async def _passed(self, scoped: Scoped, match: Match, opened: Opened) -> Opened | None:
+        if not match.needs_verifier or opened.match is None:
+            return opened
+        place = (scoped.scope, scoped.text, match.digest, opened.fence)
+        ok = self._verdicts.get(place)
+        if ok is None:
+            ok = await self._verified(scoped.text, match.stored)
+            if ok is None:
+                return None
+            _remember(self._verdicts, place, ok)
+        if not ok:
+            return None
+        return replace(opened, match=replace(opened.match, passed=(*opened.match.passed, "verifier")))
+
+    async def _verified(self, asked: str, stored: str) -> bool | None:
+        """Ask the verifier; None for no answer, which counts as a no and is not remembered."""
+        began, verifier = time.monotonic(), self._layer.verifier
+        if verifier is None:
+            return None
+        usage, ok = None, None
+        try:
+            async with asyncio.timeout(self._layer.verifier_budget):
+                said: Any = await verifier(asked, stored)
+            ok, usage = (said, None) if isinstance(said, bool) else (bool(said.ok), said.usage)
+        except Exception:  # noqa: BLE001 - the application's own: failure is a miss
+            ok = None
+        seconds = time.monotonic() - began
+        self._telemetry.emit(VerifierAsked(seconds=seconds, ok=ok, usage=usage))
+        return ok
+
+    # -- keeping ---------------------------------------------------------------------------------------
+
+    async def _add(self, job: Job, scoped: Scoped, *, fence: str) -> None:
+        try:
+            if not fence:
+                found = await self._repository.look_up(job.key, touch=False)
+                if not isinstance(found, Found):
+                    return
+                fence = found.fence
+            await self._matcher.add(job.key, fence=fence, scope=scoped.scope, text=scoped.text)
+        except (EmbeddingFailed, RepositoryError, ConfigError):
+            self._telemetry.emit(SemanticLooked(result="not_kept", similarity=None, seconds=0.0))
+
+    async def _compare(self, match: SemanticMatch, would_have: EncodedAnswer, said: EncodedAnswer) -> None:
+        """Say whether what would have been served says what the provider said then."""
+        one, other = text_of(would_have), text_of(said)
+        agrees = None
+        if one and other:
+            try:
+                agrees = await self._matcher.agree(one, other)
+            except EmbeddingFailed:
+                agrees = None
+        self._telemetry.emit(ShadowCompared(agrees=agrees, similarity=match.similarity))
+
+
+def _remember(place: OrderedDict[K, V], key: K, value: V) -> None:
+    place[key] = value
+    if len(place) > _MOST_REMEMBERED:
+        place.popitem(last=False)
+
+
+def _append(path: Path, line: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(line + b"\n")
