@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcache_plugins.errors import ConfigError
-from llmcache_plugins.semantic.bounds import interval, is_at_most, upper_bound
 from llmcache_plugins.semantic.calibration import ALWAYS, NEVER, Calibration, calibrated, shipped
+from llmcache_plugins.semantic.calibration.bounds import interval, is_at_most, upper_bound
 from llmcache_plugins.semantic.embedders import MiniLMEmbedder
 from llmcache_plugins.semantic.guards import Guard
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from llmcache_plugins.errors import ConfigError, EmbeddingFailed
 from llmcache_plugins.semantic.embedders import MiniLMEmbedder, OpenAIEmbedder
 from llmcache_plugins.semantic.embedding import Embedding
-from llmcache_plugins.semantic.pace import Pace
+from llmcache_plugins.semantic.embedding.pace import Pace
 from llmcache_plugins.testing.provider_server import Behaviour, hanging, server_error
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ class Stubborn(Scripted):
 
 
 async def test_an_embedder_that_cannot_be_cancelled_holds_up_nobody(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("llmcache_plugins.semantic.embedding._LET_GO", 0.05)
+    monkeypatch.setattr("llmcache_plugins.semantic.embedding.queue._LET_GO", 0.05)
     embedder = Stubborn(is_open=False)
     embedding = Embedding(embedder, timeout=0.05)
     assert isinstance(await outcome_of(embedding, "a"), EmbeddingFailed)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.semantic.pairs DIR | llmcache calibrate - --save TABLE
 
-with TABLE llmcache_plugins/semantic/data/minilm.json makes the table that is shipped anew: after a change of
-the guards, or of the default embedder.
+with TABLE llmcache_plugins/semantic/calibration/data/minilm.json makes the table that is shipped anew: after
+a change of the guards, or of the default embedder.
 
 Files of pairs (`*.jsonl`, `*.jsonl.gz`, lines {"a", "b", "same"}) are passed on. Of a stream (lines {"query",
 "label"}, in order) each text that comes for the first time gives one pair: it and that earlier text whose

@@ -15,9 +15,10 @@ import numpy as np
 
 from llmcache_plugins.models import Usage
 from llmcache_plugins.semantic.guards import Verdict as GuardVerdict
-from llmcache_plugins.semantic.guards import nearness, profile_of
+from llmcache_plugins.semantic.guards import profile_of
 from llmcache_plugins.semantic.indexes import Neighbour, choose
 from llmcache_plugins.semantic.question import Skip
+from llmcache_plugins.semantic.scoring import similarity
 
 if TYPE_CHECKING:
     from llmcache_plugins.keys import CacheKey
@@ -203,15 +204,14 @@ class _Judged(msgspec.Struct, frozen=True):
         """Return what a threshold is for; `gist` is the cosine of the gists, where it is known."""
         if self.verdict.same_text:
             return 1.0
-        cosine = self.near.similarity
-        return nearness(cosine, cosine if gist is None else gist) - self.verdict.penalty
+        return similarity(self.verdict, text=self.near.similarity, gist=gist)
 
     def match(self, gist: float | None, *, accept: float) -> Match:
-        similarity = self.similarity(gist)
+        found = self.similarity(gist)
         return Match(
             digest=self.near.digest,
-            similarity=similarity,
+            similarity=found,
             passed=tuple(map(str, self.verdict.passed)),
-            needs_verifier=similarity < accept,
+            needs_verifier=found < accept,
             stored=self.near.text,
         )

@@ -14,9 +14,9 @@ from llmcache_plugins.semantic.guards import nearness, profile_of
 
 if TYPE_CHECKING:
     from llmcache_plugins.semantic.embedding import Embedding
-    from llmcache_plugins.semantic.guards import Guards
+    from llmcache_plugins.semantic.guards import Guards, Verdict
 
-__all__ = ["score"]
+__all__ = ["score", "similarity"]
 
 
 async def score(asked: str, stored: str, *, embedding: Embedding, guards: Guards) -> float:
@@ -35,8 +35,13 @@ async def score(asked: str, stored: str, *, embedding: Embedding, guards: Guards
         return ALWAYS
     text = await _cosine(asked, stored, embedding)
     has_gists = embedding.fits(one.gist) and embedding.fits(other.gist)
-    gist = await _cosine(one.gist, other.gist, embedding) if has_gists else text
-    return nearness(text, gist) - verdict.penalty
+    gist = await _cosine(one.gist, other.gist, embedding) if has_gists else None
+    return similarity(verdict, text=text, gist=gist)
+
+
+def similarity(verdict: Verdict, *, text: float, gist: float | None) -> float:
+    """Return what thresholds are for, from the cosines of two texts and of their gists, if that is known."""
+    return nearness(text, text if gist is None else gist) - verdict.penalty
 
 
 async def _cosine(one: str, other: str, embedding: Embedding) -> float:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llmcache_plugins.cli.calibrate.pairs import BadLine
-from llmcache_plugins.semantic.bounds import upper_bound
 from llmcache_plugins.semantic.calibration import Calibration, Rate, Row
+from llmcache_plugins.semantic.calibration.bounds import upper_bound
 
 __all__ = ["print_report", "to_json"]
 

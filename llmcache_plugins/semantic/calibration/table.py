@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from llmcache_plugins.errors import ConfigError
-from llmcache_plugins.semantic.bounds import interval, is_at_most
+from llmcache_plugins.semantic.calibration.bounds import interval, is_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -22,8 +22,8 @@ from llmcache_plugins.errors import ConfigError, EmbeddingFailed
 from llmcache_plugins.loops import PerLoop
 from llmcache_plugins.semantic.embedders.rows import as_rows, fault_of, normalized
 from llmcache_plugins.semantic.embedders.seam import checked
-from llmcache_plugins.semantic.memory import Memory
-from llmcache_plugins.semantic.pace import Pace
+from llmcache_plugins.semantic.embedding.memory import Memory
+from llmcache_plugins.semantic.embedding.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
