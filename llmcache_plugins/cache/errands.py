@@ -272,6 +272,8 @@ class Errands:
         if encoded is None or refusal is not None:
             return self._shelf.refuse(refusal or Refusal.NO_CODEC)
         entry = self._shelf.entry_of(job, encoded, leaves=job.asked.leaves(), seconds=0.0)
+        if job.asked.alike is not None:
+            job.asked.alike.read()
         try:
             await self._repository.ready()
             committing = self._commit(job, entry, lease, asked_at)
