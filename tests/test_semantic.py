@@ -587,6 +587,10 @@ class TestSettings:
         assert len(said) == 1
         assert "nothing is known of the error rate of arranged" in said[0]
 
+    def test_only_a_layer_is_one(self):
+        with pytest.raises(ConfigError, match="semantic is a SemanticCacheLayer, not a bool"):
+            ResponseCache.from_url("redis://localhost", semantic=True)
+
     async def test_a_layer_belongs_to_one_cache(self, valkey: Server, namespace: str):
         shared = layer()
         async with cache_on(valkey, namespace, shared):

@@ -525,7 +525,10 @@ class ResponseCache:
         # Here, for they import numpy.
         from llmcache_plugins.cache.alike import Alike
         from llmcache_plugins.cache.similar import Similar
+        from llmcache_plugins.semantic import SemanticCacheLayer
 
+        if not isinstance(layer, SemanticCacheLayer):
+            raise ConfigError(f"semantic is a SemanticCacheLayer, not a {type(layer).__name__}")
         return Similar(layer, self.repository, find=self._find_similar), Alike
 
     async def _find_similar(
