@@ -422,6 +422,18 @@ class TestBudget:
             assert (await gateway.resolve_detailed(ask(RESET))).outcome is Outcome.HIT
             assert (await cache.stats()).semantic[Skip.FAILED] == 1
 
+    async def test_whatever_an_embedder_raises_wherever(self, valkey: Server, namespace: str):
+        class Odd(Arranged):
+            def count_tokens(self, _text: str) -> int:
+                raise RuntimeError("the tokenizer is broken")
+
+        async with cache_on(valkey, namespace, layer(Odd())) as cache:
+            gateway = InferenceGateway(Provider(), cache)
+            assert (await gateway.resolve_detailed(ask(RESET))).outcome is Outcome.MISS
+            assert (await gateway.resolve_detailed(ask(RESET))).outcome is Outcome.HIT
+            semantic = (await cache.stats()).semantic
+            assert (semantic[Skip.FAILED], semantic["not_kept"]) == (1, 1)
+
     async def test_a_text_beyond_the_embedders_limit_is_never_cut(self, valkey: Server, namespace: str):
         long = "Tell me a story. " * 400
         async with cache_on(valkey, namespace, layer()) as cache:

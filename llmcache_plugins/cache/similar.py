@@ -44,8 +44,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _MOST_REMEMBERED = 4096
+_LONGEST_QUEUE = 60.0
+"""Seconds after which a question that was answered may be embedded; beyond, it is not kept."""
 _NONE = "none"
 """Nothing near enough has passed."""
+_NOT_KEPT = SemanticLooked(result="not_kept", similarity=None, seconds=0.0)
 
 
 class Similar:
@@ -106,12 +109,20 @@ class Similar:
         """
         if (alike := job.asked.alike) is None:
             return
-        scoped = await alike.scoped()
+        try:
+            await self._note(job, alike, entry, fence=fence)
+        except Exception:  # noqa: BLE001 - an embedder's: the answer is stored, and paid for
+            self._telemetry.emit(_NOT_KEPT)
+
+    async def _note(self, job: Job, alike: Alike, entry: Entry, *, fence: str) -> None:
+        scoped, tasks = await alike.scoped(), self._tasks.current()
         if alike.shadow is not None:
-            self._tasks.current().spawn(self._compare(*alike.shadow, entry.answer))
-        if isinstance(scoped, Skip) or self._skips(scoped) or self._matcher.hurdle(scoped.text, within=3600):
+            tasks.spawn(self._compare(*alike.shadow, entry.answer))
+        if isinstance(scoped, Skip) or self._skips(scoped):
             return
-        adding = self._tasks.current().spawn(self._add(job, scoped, fence=fence))
+        if self._matcher.hurdle(scoped.text, within=_LONGEST_QUEUE):
+            return
+        adding = tasks.spawn(self._add(job, scoped, fence=fence))
         if self._matcher.knows(scoped.text):
             await asyncio.wait((adding,), timeout=self._layer.budget)
 
@@ -230,8 +241,8 @@ class Similar:
                     return
                 fence = found.fence
             await self._matcher.add(job.key, fence=fence, scope=scoped.scope, text=scoped.text)
-        except (EmbeddingFailed, RepositoryError, ConfigError):
-            self._telemetry.emit(SemanticLooked(result="not_kept", similarity=None, seconds=0.0))
+        except Exception:  # noqa: BLE001 - an embedder's, an index's: the answer is stored all the same
+            self._telemetry.emit(_NOT_KEPT)
 
     async def _compare(self, match: SemanticMatch, would_have: EncodedAnswer, said: EncodedAnswer) -> None:
         """Say whether what would have been served says what the provider said then."""
