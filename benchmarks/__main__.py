@@ -15,13 +15,13 @@ from benchmarks import (
     langchain,
     litellm,
     reads,
-    semantic_quality,
     signatures,
     stampede,
     streams,
     vectors,
     writes,
 )
+from benchmarks.semantic import quality
 
 PLAIN: dict[str, Callable[[], None]] = {
     "reads": reads.main,
@@ -38,7 +38,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "litellm": litellm.main,
     "vectors": vectors.main,
 }
-WITH_DATA: dict[str, Callable[[Sequence[str]], None]] = {"semantic_quality": semantic_quality.main}
+WITH_DATA: dict[str, Callable[[Sequence[str]], None]] = {"semantic": quality.main}
 """Need data that is not in the repository: run only when named, with `--data`."""
 
 
