@@ -309,7 +309,6 @@ class SemanticMatch(msgspec.Struct, frozen=True, kw_only=True):
     """The checks that had nothing against it: names of guards, "same_text", "verifier"."""
     asked: str = ""
     stored: str = ""
-    """Empty where the texts are the same but for their form."""
 
     def __repr__(self) -> str:
         return f"SemanticMatch(key={self.key!s}, similarity={self.similarity:.3f}, passed={self.passed})"

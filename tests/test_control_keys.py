@@ -353,7 +353,8 @@ class Walk:
         index = self.random.choice(self.indexes)
         found = await index.nearest(self.namespace, scope, vector, k=5, at_least=0.5)
         assert {one.text for one in found} <= {name}, f"{found} found for {name}"
-        assert await index.same_text(self.namespace, scope, name) in {None, self.key(name).digest}
+        same = await index.same_text(self.namespace, scope, name)
+        assert same is None or (same.digest, same.text) == (self.key(name).digest, name)
         for one in found:
             assert one.digest == self.key(name).digest
             answer = await self.repository.fetch(self.key(name))

@@ -353,7 +353,6 @@ def test_a_long_text_is_the_same_only_as_itself():
 
     assert profile.too_long
     assert judged(long, long).same_text
-    assert judged(long, long.replace(" word ", "  word\n")).same_text
     assert judged(long, long + "more").vetoes
     assert judged(long, "What is in this?").vetoes
 
@@ -423,3 +422,52 @@ def _calls(work: object) -> int:
     finally:
         sys.setprofile(before)
     return count
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is new in Python 3.1?", "What is new in Python 3.10?"),
+        ("Read section 1.1", "Read section 1.10"),
+        ("Translate to French: please", "Translate to French: thanks"),
+        ("Correct: he do it", "Correct: he does it"),
+        ("Is this correct: an apple", "Is this correct: a apple"),
+        ("How strong is a 5 mW laser?", "How strong is a 5 MW laser?"),
+        ("Is 10 mb much?", "Is 10 MB much?"),
+        ("Evaluate 5-3", "Evaluate 5 3"),
+        ("What is 5!", "What is 5"),
+        ("What does 'the' mean?", "What does 'a' mean?"),
+        ("What is $? in bash", "What is $! in bash"),
+        ("Run this:\n  a\nb", "Run this:\n  a\n  b"),
+        ("Who is May?", "Who is may?"),
+        ("What is f''(x)?", "What is f'(x)?"),
+        ('He is 5" tall', "He is 5' tall"),
+        ("Tell me the History of Apple", "Tell me the History of apple"),
+        ("What does !x mean?", "What does x mean?"),
+        ("When was The Office made", "When was an office made"),
+        ("\x00", "\u202e"),
+        ("?", "!"),
+    ],
+)
+def test_what_may_count_in_letters_is_never_taken_for_the_same(one: str, other: str):
+    """The canonical form forgets it, so no guard sees it."""
+    for asked, stored in ((one, other), (other, one)):
+        verdict = judged(asked, stored)
+        assert not verdict.same_text
+        assert verdict.vetoes
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What's the capital of France?", "what is the capital of france"),
+        ("Could you please tell me how I can reset my password", "How do I reset my password?"),
+        ("How many e-mails are 1,000 e-mails?", "how many emails are 1000 emails"),
+        ("How long do 2 eggs take?", "How long do two eggs take?"),
+        ("Is it on?", "Is it on"),
+        ("Where is Paris? Thanks!", "Where is Paris?"),
+    ],
+)
+def test_what_is_only_form_is_the_same(one: str, other: str):
+    assert judged(one, other).same_text
+    assert judged(other, one).same_text

@@ -100,7 +100,7 @@ async def test_a_user_with_the_rights_for_indexes_can_have_one(searching: Server
                 key, fence=fence, scope="a" * 64, vector=np.ones(2), text="x", canonical="x"
             )
             assert await index.nearest(namespace, "a" * 64, np.ones(2), k=1, at_least=0.9)
-            assert await index.same_text(namespace, "a" * 64, "x") == key.digest
+            assert (await index.same_text(namespace, "a" * 64, "x")).digest == key.digest
             assert await index.count(namespace) == 1
             await index.drop(namespace)
     finally:

@@ -107,6 +107,14 @@ class Shelf:
     ) -> list[Neighbour]:
         return await self.index.nearest(self.namespace, scope, vector, k=k, at_least=at_least)
 
+    async def same(self, scope: str, canonical: str) -> str | None:
+        found = await self.index.same_text(self.namespace, scope, canonical)
+        if found is None:
+            return None
+        assert found.similarity == 1.0
+        assert isinstance(found.text, str)
+        return found.digest
+
     async def texts(self, vector: Any, **how: Any) -> list[str]:
         return [one.text for one in await self.nearest(vector, **how)]
 
@@ -262,7 +270,7 @@ class TestSearch:
             canonical=odd,
         )
         assert await shelf.texts(unit(0, 1), at_least=0.5) == [odd]
-        same_text = functools.partial(shelf.index.same_text, shelf.namespace)
+        same_text = shelf.same
         digest = key_of("What Is It?", namespace=shelf.namespace).digest
         assert await same_text(SCOPES[0], "what is it?") == digest
         assert await same_text(SCOPES[0], odd) == key_of("odd", namespace=shelf.namespace).digest
@@ -279,7 +287,7 @@ class TestSearch:
             await shelf.repository.delete(key)
             await shelf.index.forget(key)
             digest = key_of(left, namespace=shelf.namespace).digest if left else None
-            assert await shelf.index.same_text(shelf.namespace, SCOPES[0], "a") == digest
+            assert await shelf.same(SCOPES[0], "a") == digest
 
     async def test_text_and_vector_may_be_replaced(self, shelf: Shelf):
         fence = await shelf.persist("a")
@@ -341,7 +349,7 @@ class TestScope:
         for _, vector in rows:
             found = await shelf.texts(np.array(vector), scope=asked, k=20)
             assert sorted(found) == sorted(own)
-        same = await shelf.index.same_text(shelf.namespace, asked, "the same")
+        same = await shelf.same(asked, "the same")
         assert same in {key_of(name, namespace=shelf.namespace).digest for name in own} or (
             not own and same is None
         )
@@ -1027,7 +1035,8 @@ class TestBlock:
                 assert one.similarity == pytest.approx(float(model[one.digest][1] @ asked), abs=2e-6)
             for canonical in ("x", "y"):
                 same = {digest for digest, (theirs, _) in model.items() if theirs == canonical}
-                assert block.same(canonical) in (same or {None})
+                found = block.same(canonical)
+                assert (found.digest if found is not None else None) in (same or {None})
 
 
 class TestServerIndex:

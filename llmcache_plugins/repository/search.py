@@ -119,13 +119,14 @@ class Search:
         # The server's own order is that of SORTBY, which not every server has.
         return sorted(matches, key=lambda match: (match.distance, match.digest))
 
-    async def with_canonical(self, embedder: str, scope: str, canonical: str) -> list[str] | None:
-        """Return digests of questions with this canonical text."""
+    async def with_canonical(self, embedder: str, scope: str, canonical: str) -> list[VectorMatch] | None:
+        """Return questions with this canonical text, as if their distance was nothing."""
         query = f"{_scope(scope)} @c:{{{require_digest('canonical', canonical)}}}"
-        found = await self._search(embedder, query, ("NOCONTENT", "LIMIT", 0, 8, "DIALECT", 2))
+        found = await self._search(embedder, query, ("RETURN", 1, "t", "LIMIT", 0, 8, "DIALECT", 2))
         if found is None:
             return None
-        return [digest for name, _ in found if (digest := self._digest(name)) is not None]
+        matches = [self._match(name, {**fields, b"d": b"0"}) for name, fields in found]
+        return [match for match in matches if match is not None]
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -222,8 +222,8 @@ class Vectors:
 
     async def search_canonical(
         self, namespace: str, *, embedder: str, scope: str, canonical: str, budget: Budget | None = None
-    ) -> list[str] | None:
-        """Return digests of questions of a scope with this canonical text; None = there is no index."""
+    ) -> list[VectorMatch] | None:
+        """Return questions of a scope with this canonical text; None = there is no index."""
         link = self._links.current()
         searching = self._search(link, namespace).with_canonical(embedder, scope, canonical)
         return await link.owned(searching, budget)

@@ -29,7 +29,7 @@ __all__ = ["SemanticCacheLayer"]
 _log = logging.getLogger("llmcache_plugins")
 
 THRESHOLD = 0.95
-_BAND = 0.2
+_BAND = 0.25
 """How far below the threshold a verifier is asked, unless `reject_below` says."""
 
 

@@ -32,7 +32,7 @@ __all__ = ["Match", "Matcher", "Verdict", "Verifier"]
 CANDIDATES: Final = 8
 """Neighbours that are looked at: the nearest one may be the one with the wrong number."""
 SAME_TEXT: Final = "same_text"
-_SLACK: Final = 0.1
+_SLACK: Final = 0.2
 """How much lower the cosine of two texts may be than that of their gists."""
 _MOST_GISTS: Final = 3
 """Gists of candidates that are embedded for one question, the nearest ones'."""
@@ -62,7 +62,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     passed: tuple[str, ...] = ()
     needs_verifier: bool = False
     stored: str = ""
-    """The text of the stored question; empty where it is the same but for its form."""
+    """The text of the stored question."""
 
 
 class Matcher:
@@ -106,9 +106,8 @@ class Matcher:
         """
         index, profile = await self._chosen(), profile_of(text)
         same = await index.same_text(namespace, scope, profile.canonical)
-        if same is not None:
-            passed = (SAME_TEXT, *map(str, self._guards.enabled))
-            return [Match(digest=same, similarity=1.0, passed=passed)]
+        if same is not None and self._judge(profile, same).same_text:
+            return [Match(digest=same.digest, similarity=1.0, passed=(SAME_TEXT,), stored=same.text)]
         vector, gist = await self._vectors(text, profile)
         near = await index.nearest(
             namespace, scope, vector, k=CANDIDATES, at_least=max(self._reject - _SLACK, -1.0)
@@ -211,7 +210,7 @@ class _Judged(msgspec.Struct, frozen=True):
         return Match(
             digest=self.near.digest,
             similarity=found,
-            passed=tuple(map(str, self.verdict.passed)),
+            passed=(SAME_TEXT,) if self.verdict.same_text else tuple(map(str, self.verdict.passed)),
             needs_verifier=found < accept,
             stored=self.near.text,
         )

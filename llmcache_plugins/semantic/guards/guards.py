@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.semantic.guards.dates import differ
+from llmcache_plugins.semantic.guards.faithful import faithful, symbols_differ
 from llmcache_plugins.semantic.guards.little_words import opposed, owners_differ
 from llmcache_plugins.semantic.guards.names import missing
 from llmcache_plugins.semantic.guards.order import agent_kept, exchanged, reordered
@@ -133,6 +134,8 @@ def _names(pair: Pair) -> str | float | None:
 
 
 def _code(pair: Pair) -> str | None:
+    if symbols_differ(pair.asked.text, pair.stored.text):
+        return "the signs differ"
     mine = pair.asked.code - pair.stored.present
     yours = pair.stored.code - pair.asked.present
     return "the identifiers differ" if mine and yours else None
@@ -178,6 +181,8 @@ _GREATER: Final = 0.85
 # The cosine of a vector with itself, less what float32 loses.
 _EQUAL: Final = 0.9999
 _TOO_LONG: Final = "one of the texts is too long to be compared"
+_NO_WORDS: Final = "one of the texts has no words"
+_IN_LETTERS: Final = "the same but for letters, marks or digits that may count"
 
 
 def nearness(text: float, gist: float) -> float:
@@ -210,7 +215,11 @@ class Guards:
         A text that is too long is vetoed unless it is the same, whichever guards are on.
         """
         if asked.canonical == stored.canonical:
-            return Verdict((), 0.0, self.enabled, same_text=True)
+            if faithful(asked.text, stored.text):
+                return Verdict((), 0.0, (), same_text=True)
+            return Verdict((Veto(Guard.WORDING, _IN_LETTERS),), 0.0, (), same_text=False)
+        if not (any(map(str.isalnum, asked.canonical)) and any(map(str.isalnum, stored.canonical))):
+            return Verdict((Veto(Guard.WORDING, _NO_WORDS),), 0.0, (), same_text=False)
         if asked.too_long or stored.too_long:
             return Verdict((Veto(Guard.WORDING, _TOO_LONG),), 0.0, (), same_text=False)
         pair = Pair(asked, stored)

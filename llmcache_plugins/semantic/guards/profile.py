@@ -38,6 +38,7 @@ class Profile:
     to `MAX_CHARACTERS`, and are the same as another only by their canonical text, which is all of theirs.
     """
 
+    text: str
     canonical: str
     gist: str
     too_long: bool
@@ -68,6 +69,7 @@ def profile_of(text: str) -> Profile:
     canonical = canonical_text([] if too_long else sentences, text)
     arranged = order(words, shown, present)
     return Profile(
+        text=text,
         canonical=canonical,
         gist=gist_of(sentences) or canonical,
         too_long=too_long,

@@ -81,10 +81,12 @@ class Block:
         if last < self.room * _SHRINK_BELOW:
             self._resize(max(self.room // 2, 1))
 
-    def same(self, canonical: str) -> str | None:
-        """Return the digest of a row with this canonical text, the one added last."""
+    def same(self, canonical: str) -> Neighbour | None:
+        """Return the row with this canonical text that was added last."""
         digests = self._same.get(canonical)
-        return digests[-1] if digests else None
+        if not digests:
+            return None
+        return Neighbour(digest=digests[-1], similarity=1.0, text=self._texts[self._rows[digests[-1]]])
 
     def rows(self) -> NDArray[np.float32]:
         """Return the rows (n, dim). They are good to read as long as `version` is what it was."""

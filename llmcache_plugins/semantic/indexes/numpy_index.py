@@ -115,7 +115,7 @@ class NumpyIndex:
         searching = asyncio.get_running_loop().run_in_executor
         return await searching(self._beside(), _search_aside, mirror, block, asked, k, at_least)
 
-    async def same_text(self, namespace: str, scope: str, canonical: str) -> str | None:
+    async def same_text(self, namespace: str, scope: str, canonical: str) -> Neighbour | None:
         """See `VectorIndex`."""
         require_digest("scope", scope)
         mirror = self._mirror(namespace)

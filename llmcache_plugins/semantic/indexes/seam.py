@@ -50,8 +50,8 @@ class VectorIndex(Protocol):
     ) -> list[Neighbour]:
         """Return at most `k` stored questions of a scope, the most similar first, none below `at_least`."""
 
-    async def same_text(self, namespace: str, scope: str, canonical: str) -> str | None:
-        """Return the digest of a stored question of a scope with this canonical text, if there is one."""
+    async def same_text(self, namespace: str, scope: str, canonical: str) -> Neighbour | None:
+        """Return a stored question of a scope with this canonical text, if there is one; similarity 1."""
 
     async def add(
         self, key: CacheKey, *, fence: str, scope: str, vector: NDArray[Any], text: str, canonical: str
@@ -118,8 +118,8 @@ class VectorStore(Protocol):
 
     async def search_canonical(
         self, namespace: str, *, embedder: str, scope: str, canonical: str
-    ) -> list[str] | None:
-        """Return digests of questions of a scope with this canonical text, None when there is no index."""
+    ) -> list[VectorMatch] | None:
+        """Return questions of a scope with this canonical text, None when there is no index."""
 
     async def count_indexed(self, namespace: str, *, embedder: str) -> int | None:
         """Return how many vectors the server's index holds, None when there is no index."""

@@ -63,7 +63,7 @@ class ServerIndex:
             if (similarity := as_similarity(1.0 - match.distance)) >= at_least
         ]
 
-    async def same_text(self, namespace: str, scope: str, canonical: str) -> str | None:
+    async def same_text(self, namespace: str, scope: str, canonical: str) -> Neighbour | None:
         """See `VectorIndex`."""
         require_digest("scope", scope)
         digest = canonical_digest(canonical)
@@ -73,7 +73,7 @@ class ServerIndex:
                 namespace, embedder=self._embedder, scope=scope, canonical=digest
             ),
         )
-        return found[0] if found else None
+        return Neighbour(digest=found[0].digest, similarity=1.0, text=found[0].text) if found else None
 
     async def add(
         self, key: CacheKey, *, fence: str, scope: str, vector: NDArray[Any], text: str, canonical: str
