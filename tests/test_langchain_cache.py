@@ -661,6 +661,23 @@ class TestSync:
         assert len(answers) == 5
         assert stand_in.calls == 2
 
+    async def test_tokens_of_a_call_in_a_thread_cost_no_event_loops(
+        self, cache: LangChainCache, in_thread: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ):
+        """LangChain makes one for each event that an asynchronous handler wants to hear of in a thread."""
+
+        class Talking(Completion):
+            def _call(self, prompt: str, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> str:
+                for token in ["one", "two", "three"]:
+                    run_manager.on_llm_new_token(token)
+                return super()._call(prompt)
+
+        made: list[object] = []
+        runner = asyncio.Runner
+        monkeypatch.setattr(asyncio, "Runner", lambda: made.append(None) or runner())
+        assert await in_thread(lambda: Talking(cache=cache, calls=[]).invoke("p")) == "answer to p"
+        assert made == []
+
     async def test_a_failed_call_holds_nobody_up(
         self, stand_in: ProviderServer, cache: LangChainCache, in_thread: Callable[..., Any]
     ):

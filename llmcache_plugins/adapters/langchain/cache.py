@@ -30,11 +30,11 @@ from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import abandon, belongs_here, is_under_way, note
 from llmcache_plugins.cache import Errand, ResponseCache, brought
 from llmcache_plugins.errors import CacheMiss
-from llmcache_plugins.loops import PerLoop
+from llmcache_plugins.loops import PerLoop, running_loop
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
     from langchain_core.outputs import Generation
@@ -292,6 +292,31 @@ def _request(prompt: str, llm_string: str) -> dict[str, Any]:
     return shown(request_of(prompt, llm_string))
 
 
+def _whole(prompt: str, llm_string: str) -> dict[str, Any] | None:
+    request = request_of(prompt, llm_string)
+    # A chat that could not be read is a text of JSON: with all its turns, and no question.
+    return None if "prompt" in request and prompt.startswith("[") else request
+
+
+class _Unheard:
+    """An event that is of no interest while one waits for a failure.
+
+    LangChain makes an event loop for what an asynchronous handler has to do in a thread, at each token, and
+    waits for a thread of the executor for what a synchronous one has to do on a loop.
+    """
+
+    def __get__(self, _handler: object, _kind: type) -> Callable[..., Any]:
+        return _ignore if running_loop() is None else _aignore
+
+
+def _ignore(*_arguments: Any, **_keywords: Any) -> None:
+    pass
+
+
+async def _aignore(*_arguments: Any, **_keywords: Any) -> None:
+    pass
+
+
 class _Failures(AsyncCallbackHandler):
     """Sees the failed calls of completion models and of synchronous ones, whose tasks and threads live on.
 
@@ -303,6 +328,7 @@ class _Failures(AsyncCallbackHandler):
 
     ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = True
     ignore_retriever = ignore_retry = True
+    on_llm_start = on_llm_new_token = on_llm_end = _Unheard()
 
     @property
     def ignore_llm(self) -> bool:
