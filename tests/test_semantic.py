@@ -59,7 +59,7 @@ class Provider:
 class Arranged:
     """An embedder whose vectors are arranged: equal texts in `near` are near, all others far."""
 
-    name, dim, max_tokens = "arranged", 8, 100
+    name, dim, max_tokens = "arranged", 64, 100
 
     def __init__(self, *near: set[str]) -> None:
         self.near = near
@@ -76,10 +76,11 @@ class Arranged:
         return np.stack([self._row(text) for text in texts])
 
     def _row(self, text: str) -> Any:
-        place = next((number for number, group in enumerate(self.near) if text in group), None)
-        if place is None:
-            place = len(self.near) + hash(text) % (self.dim - len(self.near))
-        return np.eye(self.dim, dtype=np.float32)[place]
+        rows = np.eye(self.dim, dtype=np.float32)
+        for place, group in enumerate(self.near):
+            if text in group:
+                return 0.98 * rows[place] + 0.199 * rows[-1 - sorted(group).index(text)]
+        return rows[len(self.near) + hash(text) % (self.dim - len(self.near) - 10)]
 
 
 def layer(embedder: Any = None, **settings: Any) -> SemanticCacheLayer:
@@ -102,6 +103,10 @@ async def found_in(cache: ResponseCache, request: Any) -> Any:
     return await wait_until_async(
         lambda: cache.semantic.find_similar(request), description="the question is there"
     )
+
+
+async def found_by(embedder: Arranged, texts: list[str]) -> None:
+    await wait_until_async(lambda: set(texts) <= set(embedder.asked), description="all are embedded")
 
 
 class TestHits:
@@ -235,8 +240,20 @@ class TestWhatIsNotServed:
             assert found.outcome is Outcome.MISS
 
     @pytest.mark.parametrize("allowed", [False, True])
-    async def test_calls_of_tools_unless_asked_for(self, valkey: Server, namespace: str, allowed: bool):
-        answer = {"choices": [{"message": {"tool_calls": [{"function": {"name": "delete_account"}}]}}]}
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {"choices": [{"message": {"tool_calls": [{"function": {"name": "delete_account"}}]}}]},
+            {"candidates": [{"content": {"parts": [{"functionCall": {"name": "delete_account"}}]}}]},
+            {"output": {"message": {"content": [{"toolUse": {"name": "delete_account"}}]}}},
+            {"output": [{"type": "apply_patch_call", "operation": {}}]},
+            {"content": [{"type": "tool_use", "name": "delete_account"}]},
+        ],
+        ids=["OpenAI", "Gemini", "Bedrock", "Responses", "Anthropic"],
+    )
+    async def test_calls_of_tools_unless_asked_for(
+        self, valkey: Server, namespace: str, answer: dict[str, Any], allowed: bool
+    ):
         async with cache_on(valkey, namespace, layer(serve_tool_calls=allowed)) as cache:
             await cache.put(ask(RESET), answer)
             await cache.put(ask("Where are you?"), "here")
@@ -328,6 +345,33 @@ class TestScope:
             await gateway.resolve(ask(RESET))
             assert (await gateway.resolve_detailed(other)).outcome is Outcome.MISS
 
+    async def test_a_text_that_may_be_one_to_embed_is_no_question(self, valkey: Server, namespace: str):
+        async with cache_on(valkey, namespace, layer()) as cache:
+            await cache.get_or_call({"model": "mine", "input": RESET}, lambda: Provider().complete(None))
+            asked = {"model": "mine", "input": ALSO_RESET}
+            found = await cache.resolve(asked, lambda: Provider().complete(None))
+            assert found.outcome is Outcome.MISS
+            assert (await cache.stats()).semantic[Skip.NO_QUESTION] == 2
+
+    async def test_a_request_that_is_changed_under_way_poisons_nothing(self, valkey: Server, namespace: str):
+        """1. A asks, and goes on with its list meanwhile. 2. Others ask as the list is now."""
+        talk = [{"role": "user", "content": "What is the capital of France?"}]
+
+        async def complete(query: Any) -> str:
+            return f"an answer to {query}"
+
+        async with cache_on(valkey, namespace, layer()) as cache:
+            query = {"model": "m", "messages": talk}
+            asking = asyncio.ensure_future(
+                cache.resolve(query, lambda: complete("What is the capital of France?"))
+            )
+            await asyncio.sleep(0)
+            talk[0] = {"role": "user", "content": "What is the capital of Spain?"}
+            await asking
+            other = {"model": "m", "messages": [{"role": "user", "content": "what's the capital of Spain"}]}
+            found = await cache.resolve(other, lambda: complete("Spain"))
+            assert "France" not in found.answer
+
     async def test_other_tenants_and_namespaces_are_other_worlds(
         self, server: Server | Cluster, namespace: str
     ):
@@ -368,6 +412,14 @@ class TestScope:
             ({"input": ["a", "b"]}, Skip.NO_QUESTION),
             ({"anything": "else"}, Skip.NO_QUESTION),
             (7, Skip.NO_QUESTION),
+            ({"prompt": "System: Be brief.\nHuman: Who are you?"}, Skip.NO_QUESTION),
+            ({"model": "text-embedding-3-small", "input": "a"}, Skip.NO_QUESTION),
+            ({"model": "omni-moderation-latest", "input": "a"}, Skip.NO_QUESTION),
+            ({"model": "dall-e-3", "prompt": "a"}, Skip.NO_QUESTION),
+            (
+                ask([{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]),
+                Skip.NOT_TEXT,
+            ),
         ],
     )
     def test_what_is_no_question_says_why(self, request_: Any, expected: Skip):
@@ -412,6 +464,44 @@ class TestBudget:
             embedder.gate.set()
 
             assert (await found_in(cache, ask(ALSO_RESET))).answer == "answer 1"
+
+    async def test_what_is_stored_while_the_model_is_loaded_is_found_afterwards(
+        self, valkey: Server, namespace: str
+    ):
+        class Slow(Arranged):
+            is_loaded = asyncio.Event()
+
+            async def load(self) -> None:
+                await self.is_loaded.wait()
+
+        embedder = Slow({RESET, ALSO_RESET})
+        cache = cache_on(valkey, namespace, layer(embedder, budget=0.05))
+        gateway = InferenceGateway(Provider(), cache)
+        await gateway.resolve(ask("Who are you?"))
+        await gateway.resolve(ask(RESET))
+        assert (await cache.stats()).semantic[Skip.LOADING] == 1
+        embedder.is_loaded.set()
+        assert (await found_in(cache, ask(ALSO_RESET))).outcome is Outcome.SEMANTIC_HIT
+        await cache.aclose()
+
+    async def test_each_kind_of_failure_is_said_once(
+        self, valkey: Server, namespace: str, caplog: pytest.LogCaptureFixture
+    ):
+        embedder = Arranged()
+        embedder.fails = True
+        async with cache_on(valkey, namespace, layer(embedder)) as cache:
+            for text in (RESET, ALSO_RESET):
+                await cache.resolve(ask(text), lambda: Provider().complete(None))
+        said = [one.getMessage() for one in caplog.records if "looking for a question failed" in one.msg]
+        assert len([one for one in caplog.records if "looking for" in one.getMessage()]) == 1
+        assert not any("password" in one for one in said)
+
+    async def test_an_index_that_the_server_cannot_do_is_refused_at_the_start(
+        self, valkey: Server, namespace: str
+    ):
+        with pytest.raises(ConfigError, match="no FT"):
+            async with cache_on(valkey, namespace, layer(Arranged(), index="hnsw")):
+                pass
 
     async def test_a_failing_embedder_costs_hits_and_no_call(self, valkey: Server, namespace: str):
         embedder = Arranged()
@@ -495,6 +585,45 @@ class TestVerifier:
             await gateway.resolve(ask(RESET))
             assert (await gateway.resolve_detailed(ask(ALSO_RESET))).outcome is Outcome.MISS
             assert (await cache.stats()).verifier["no" if way == "no" else "failed"] == 1
+
+    async def test_all_its_answers_together_have_one_time_limit(self, valkey: Server, namespace: str):
+        near = [f"question {chr(97 + i)}" for i in range(8)]
+
+        async def verifier(_one: str, _other: str) -> bool:
+            await asyncio.sleep(0.15)
+            return False
+
+        embedder = Arranged({*near, "question zero"})
+        semantic = layer(embedder, guards=[], verifier=verifier, accept_above=1.0, verifier_budget=0.2)
+        async with cache_on(valkey, namespace, semantic) as cache:
+            for text in near:
+                await cache.get_or_call(ask(text), lambda: Provider().complete(None), policy="batch")
+            for text in near:
+                await cache.put(ask(text), "an answer")
+            await found_by(embedder, near)
+            await cache.resolve(ask("question zero"), lambda: Provider().complete(None))
+            assert 1 <= (await cache.stats()).verifier.total() <= 2
+
+    async def test_one_that_cancels_itself_cancels_nobody(self, valkey: Server, namespace: str):
+        async def verifier(_one: str, _other: str) -> bool:
+            raise asyncio.CancelledError
+
+        semantic = layer(verifier=verifier, accept_above=1.0, reject_below=0.5)
+        async with cache_on(valkey, namespace, semantic) as cache:
+            gateway = InferenceGateway(Provider(), cache)
+            await gateway.resolve(ask(RESET))
+            assert (await gateway.resolve_detailed(ask(ALSO_RESET))).outcome is Outcome.MISS
+
+    async def test_what_is_invalidated_while_it_thinks_is_not_served(self, valkey: Server, namespace: str):
+        async def verifier(_one: str, _other: str) -> bool:
+            await cache.invalidate(tags=["doc:1"])
+            return True
+
+        semantic = layer(verifier=verifier, accept_above=1.0, reject_below=0.5, verifier_budget=10.0)
+        async with cache_on(valkey, namespace, semantic, near_cache=True) as cache:
+            gateway = InferenceGateway(Provider(), cache)
+            await gateway.resolve(ask(RESET), tags=["doc:1"])
+            assert (await gateway.resolve_detailed(ask(ALSO_RESET))).outcome is Outcome.MISS
 
     async def test_what_a_guard_forbids_it_is_not_asked_about(self, valkey: Server, namespace: str):
         async def verifier(_one: str, _other: str) -> bool:

@@ -68,6 +68,20 @@ class TestLangChain:
             )
             assert stand_in.calls == 6
 
+    async def test_a_chat_that_cannot_be_read_back_is_no_question(
+        self, stand_in: ProviderServer, valkey: Server, namespace: str
+    ):
+        """LangChain would have it compared as the JSON of all its messages, system prompt included."""
+        async with LangChainCache.from_url(
+            valkey.url, namespace=namespace, semantic=layer(), **PATIENT
+        ) as cache:
+            model = self._model(stand_in, cache=cache)
+            for role in ("pirate", "lawyer"):
+                odd = HumanMessage(RESET, additional_kwargs={"score": float("nan")})
+                await model.ainvoke([SystemMessage(f"Answer as a {role}."), odd])
+            assert stand_in.calls == 2
+            assert (await cache.cache.stats()).semantic["no_question"] == 2
+
     async def test_synchronous_programs_and_cached_models_hit(
         self, stand_in: ProviderServer, valkey: Server, namespace: str
     ):

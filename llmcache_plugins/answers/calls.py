@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.answers.texts import tree_of
@@ -11,22 +12,20 @@ if TYPE_CHECKING:
 
 __all__ = ["calls_a_tool"]
 
-_FIELDS = ("tool_calls", "invalid_tool_calls", "function_call", "tool_call_chunks")
-# OpenAI's Responses, Anthropic, LangChain's content blocks.
-_TYPES = frozenset(
+# OpenAI and LangChain; Gemini; Bedrock. Without underscores, in lower case.
+_FIELDS = frozenset(
     {
-        "computer_call",
-        "custom_tool_call",
-        "function_call",
-        "local_shell_call",
-        "mcp_approval_request",
-        "non_standard",
-        "server_tool_use",
-        "shell_call",
-        "tool_call",
-        "tool_use",
+        "functioncall",
+        "functioncalls",
+        "invalidtoolcalls",
+        "toolcall",
+        "toolcallchunks",
+        "toolcalls",
+        "tooluse",
     }
 )
+# OpenAI's Responses (function_call, apply_patch_call, ...), Anthropic (tool_use, server_tool_use).
+_TYPES = re.compile(r"(?:_call|_use|^mcp_approval_request|^non_standard|^tool_call_chunk)$")
 
 
 def calls_a_tool(encoded: EncodedAnswer) -> bool:
@@ -39,7 +38,13 @@ def calls_a_tool(encoded: EncodedAnswer) -> bool:
             waiting.extend(value)
         elif isinstance(value, dict):
             kind = value.get("type")
-            if any(value.get(name) for name in _FIELDS) or (isinstance(kind, str) and kind in _TYPES):
+            if isinstance(kind, str) and _TYPES.search(kind):
+                return True
+            if any(inner and _plain(name) in _FIELDS for name, inner in value.items()):
                 return True
             waiting.extend(value.values())
     return tree is None
+
+
+def _plain(name: object) -> str:
+    return str(name).replace("_", "").lower()

@@ -231,7 +231,10 @@ class Intake:
                 return None
             whole = partial(_same, query)
         facts = {**(scope or {}), _ALIKE: 1}
-        sign = partial(self._read, kind=codec.kind, scope=facts, terms=terms, model=model)
+
+        def sign(request: Any, *, apart: bool = False) -> CacheKey | Unsigned:
+            return self._read(request, codec.kind, facts if apart else scope, terms, model)
+
         return self._alike(whole, sign, kind=codec.kind)
 
     def give_up(self, error: SignatureError, mode: Mode) -> None:

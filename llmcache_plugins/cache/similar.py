@@ -7,6 +7,7 @@ of it ever fails a call. What is near is the layer's affair, what is valid the r
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.alike import Alike, Scoped
     from llmcache_plugins.cache.job import Job
     from llmcache_plugins.cache.opened import Opened
-    from llmcache_plugins.models import EncodedAnswer, Entry, Resolution
+    from llmcache_plugins.models import EncodedAnswer, Entry, Resolution, Usage
     from llmcache_plugins.repository import ResponseRepository
     from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.semantic.matching import Match
@@ -43,9 +44,9 @@ __all__ = ["Similar"]
 K = TypeVar("K")
 V = TypeVar("V")
 
+_log = logging.getLogger("llmcache_plugins")
 _MOST_REMEMBERED = 4096
-_LONGEST_QUEUE = 60.0
-"""Seconds after which a question that was answered may be embedded; beyond, it is not kept."""
+_MOST_COMPLAINTS = 100
 _NONE = "none"
 """Nothing near enough has passed."""
 _NOT_KEPT = SemanticLooked(result="not_kept", similarity=None, seconds=0.0)
@@ -68,13 +69,14 @@ class Similar:
         self._tasks = PerLoop(Tasks)
         self._verdicts: OrderedDict[tuple[str, str, str, str], bool] = OrderedDict()
         self._refused: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._complaints: set[str] = set()
 
     async def open(self) -> None:
         """Load the embedder's model. Raises `ConfigError` when it cannot be loaded."""
         try:
             await self._matcher.open()
-        except EmbeddingFailed:
-            return  # counted with each question that it costs
+        except (EmbeddingFailed, RepositoryError) as error:
+            self._complain(error)
 
     async def aclose(self) -> None:
         """End what is under way on the running loop."""
@@ -99,7 +101,8 @@ class Similar:
 
     async def look(self, job: Job, opener: Opener) -> Opened | None:
         """Like `find`, counting nothing, in the shadow or not. Raises what goes wrong."""
-        scoped = await job.asked.alike.scoped() if job.asked.alike is not None else Skip.NO_QUESTION
+        alike = job.asked.alike
+        scoped = await alike.scoped(job.key) if alike is not None else Skip.NO_QUESTION
         return None if isinstance(scoped, Skip) else await self._found(job, scoped, opener, None)
 
     async def note(self, job: Job, entry: Entry, *, fence: str = "") -> None:
@@ -115,12 +118,10 @@ class Similar:
             self._telemetry.emit(_NOT_KEPT)
 
     async def _note(self, job: Job, alike: Alike, entry: Entry, *, fence: str) -> None:
-        scoped, tasks = await alike.scoped(), self._tasks.current()
+        scoped, tasks = await alike.scoped(job.key), self._tasks.current()
         if alike.shadow is not None:
             tasks.spawn(self._compare(*alike.shadow, entry.answer))
-        if isinstance(scoped, Skip) or self._skips(scoped):
-            return
-        if self._matcher.hurdle(scoped.text, within=_LONGEST_QUEUE):
+        if isinstance(scoped, Skip) or self._skips(scoped) or not self._matcher.can_keep(scoped.text):
             return
         adding = tasks.spawn(self._add(job, scoped, fence=fence))
         if self._matcher.knows(scoped.text):
@@ -141,19 +142,19 @@ class Similar:
     # -- looking ---------------------------------------------------------------------------------------
 
     async def _tried(self, job: Job, alike: Alike, opener: Opener) -> tuple[Opened | None, str]:
+        budget = Budget(self._layer.budget)
         try:
-            scoped = await alike.scoped()
+            scoped = await budget.wait_for(self._tasks.current().spawn(alike.scoped(job.key)))
             skip = scoped if isinstance(scoped, Skip) else self._skips(scoped)
             if isinstance(scoped, Skip) or skip is not None:
                 return None, skip or Skip.NO_QUESTION
             if (hurdle := self._matcher.hurdle(scoped.text, within=self._layer.budget)) is not None:
                 return None, hurdle
-            opened = await self._found(job, scoped, opener, Budget(self._layer.budget))
+            opened = await self._found(job, scoped, opener, budget)
         except RepositoryUnavailable:
             return None, Skip.LATE
-        except (EmbeddingFailed, RepositoryError, ConfigError):
-            return None, Skip.FAILED
-        except Exception:  # noqa: BLE001 - an embedder's, an index's, a verifier's: it costs a hit, never a call
+        except Exception as error:  # noqa: BLE001 - an embedder's, an index's: it costs a hit, never a call
+            self._complain(error)
             return None, Skip.FAILED
         return opened, "hit" if opened is not None else _NONE
 
@@ -167,21 +168,37 @@ class Similar:
             self._matcher.find(job.key.namespace, scoped.scope, scoped.text)
         )
         matches = await (budget.wait_for(finding) if budget is not None else finding)
+        verifying_until = time.monotonic() + self._layer.verifier_budget
         for match in matches:
             if match.digest == job.key.digest or (scoped.text, match.stored) in self._refused:
                 continue  # its own entry, which was looked at already; or what somebody has called wrong
             opened = await self._opened(job, match, opener, budget, asked=scoped.text)
-            if opened is not None and (served := await self._passed(scoped, match, opened)) is not None:
-                return served
+            if opened is None or not match.needs_verifier:
+                if opened is not None:
+                    return opened
+                continue
+            if await self._is_verified(scoped, match, opened, until=verifying_until):
+                # It may have been invalidated meanwhile.
+                return await self._opened(job, match, opener, budget, asked=scoped.text, verified=True)
         return None
 
     async def _opened(
-        self, job: Job, match: Match, opener: Opener, budget: Budget | None, *, asked: str
+        self,
+        job: Job,
+        match: Match,
+        opener: Opener,
+        budget: Budget | None,
+        *,
+        asked: str,
+        verified: bool = False,
     ) -> Opened | None:
         key = CacheKey(
             digest=match.digest, namespace=job.key.namespace, prefix=job.key.prefix, model=job.key.model
         )
-        found = await self._repository.look_up(key, budget=budget)
+        if verified:
+            # Not what the near cache has; and the time the verifier took was not the server's.
+            budget = Budget(self._repository.config.lookup_budget)
+        found = await self._repository.look_up(key, budget=budget, touch=not verified)
         if not isinstance(found, Found):
             self._tasks.current().spawn(self._matcher.forget(key))
             return None
@@ -195,41 +212,45 @@ class Similar:
         said = SemanticMatch(
             key=key,
             similarity=match.similarity,
-            passed=match.passed,
+            passed=(*match.passed, "verifier") if verified else match.passed,
             asked=asked,
             stored=match.stored,
         )
         return replace(opened, match=said)
 
-    async def _passed(self, scoped: Scoped, match: Match, opened: Opened) -> Opened | None:
-        if not match.needs_verifier or opened.match is None:
-            return opened
+    async def _is_verified(self, scoped: Scoped, match: Match, opened: Opened, *, until: float) -> bool:
         place = (scoped.scope, scoped.text, match.digest, opened.fence)
         ok = self._verdicts.get(place)
         if ok is None:
-            ok = await self._verified(scoped.text, match.stored)
-            if ok is None:
-                return None
-            _remember(self._verdicts, place, ok)
-        if not ok:
-            return None
-        return replace(opened, match=replace(opened.match, passed=(*opened.match.passed, "verifier")))
+            ok = await self._verified(scoped.text, match.stored, within=until - time.monotonic())
+            if ok is not None:
+                _remember(self._verdicts, place, ok)
+        return ok is True
 
-    async def _verified(self, asked: str, stored: str) -> bool | None:
+    async def _verified(self, asked: str, stored: str, *, within: float) -> bool | None:
         """Ask the verifier; None for no answer, which counts as a no and is not remembered."""
-        began, verifier = time.monotonic(), self._layer.verifier
-        if verifier is None:
+        verifier = self._layer.verifier
+        if verifier is None or within <= 0:
             return None
-        usage, ok = None, None
+        began, usage, ok = time.monotonic(), None, None
+        # A task of its own: one that does not let itself be cancelled, or cancels itself, is its own affair.
+        asking = self._tasks.current().spawn(_answer_of(verifier, asked, stored))
         try:
-            async with asyncio.timeout(self._layer.verifier_budget):
-                said: Any = await verifier(asked, stored)
-            ok, usage = (said, None) if isinstance(said, bool) else (bool(said.ok), said.usage)
-        except Exception:  # noqa: BLE001 - the application's own: failure is a miss
-            ok = None
-        seconds = time.monotonic() - began
-        self._telemetry.emit(VerifierAsked(seconds=seconds, ok=ok, usage=usage))
+            await asyncio.wait((asking,), timeout=within)
+        finally:
+            asking.cancel()
+        if asking.done() and not asking.cancelled() and asking.exception() is None:
+            ok, usage = asking.result()
+        self._telemetry.emit(VerifierAsked(seconds=time.monotonic() - began, ok=ok, usage=usage))
         return ok
+
+    def _complain(self, error: Exception) -> None:
+        """Say each kind of failure once; only its name, for what it says may be somebody's question."""
+        kind = type(error).__name__
+        if kind not in self._complaints and len(self._complaints) < _MOST_COMPLAINTS:
+            self._complaints.add(kind)
+            why = f": {error}" if isinstance(error, ConfigError | EmbeddingFailed) else ""
+            _log.warning("semantic cache: looking for a question failed (%s%s); it is a miss", kind, why)
 
     # -- keeping ---------------------------------------------------------------------------------------
 
@@ -254,6 +275,11 @@ class Similar:
             except EmbeddingFailed:
                 agrees = None
         self._telemetry.emit(ShadowCompared(agrees=agrees, similarity=match.similarity))
+
+
+async def _answer_of(verifier: Any, asked: str, stored: str) -> tuple[bool, Usage | None]:
+    said = await verifier(asked, stored)
+    return (said, None) if isinstance(said, bool) else (bool(said.ok), said.usage)
 
 
 def _remember(place: OrderedDict[K, V], key: K, value: V) -> None:

@@ -95,9 +95,15 @@ class Matcher:
         """Say why there is no use in looking for a text now; `within` are the seconds there are."""
         if not self._embedding.fits(text):
             return Skip.TOO_LONG
-        if self._embedding.cached(text) is None and self._embedding.expected_wait() > within:
-            return Skip.QUEUE
-        return None
+        if self._embedding.cached(text) is not None:
+            return None
+        if self._embedding.is_loading:
+            return Skip.LOADING
+        return Skip.QUEUE if self._embedding.expected_wait() > within else None
+
+    def can_keep(self, text: str) -> bool:
+        """Say whether a text can be embedded at all."""
+        return self._embedding.fits(text)
 
     async def find(self, namespace: str, scope: str, text: str) -> list[Match]:
         """Return what may be served for a text, the best first, and then what a verifier must be asked about.
@@ -148,8 +154,12 @@ class Matcher:
         return not verdict.vetoes and float(np.dot(first, second)) >= _AGREEING
 
     async def open(self) -> None:
-        """Load the model. Raises `ConfigError` when it cannot be, `EmbeddingFailed` for anything else."""
+        """Load the model and choose the index. Raises `ConfigError` where one of both cannot be.
+
+        `EmbeddingFailed` and `RepositoryError` are for anything else that goes wrong.
+        """
         await self._embedding.open()
+        await self._chosen()
 
     async def aclose(self) -> None:
         """End what is under way on the running loop."""

@@ -8,6 +8,7 @@ tools, response format, the conversation so far. Pure; knows the shapes of reque
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ class Skip(enum.StrEnum):
     """Its last turn is no user's: a tool's result, a prefix of the answer; or its kind has no turns."""
     EMPTY = "empty"
     NOT_TEXT = "not_text"
-    """An image alone, say."""
+    """An image alone, say, or several texts among images."""
     CONVERSATION = "conversation"
     """There is a conversation before it, and the layer takes first turns only."""
     TOO_LONG = "too_long"
@@ -48,23 +49,39 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 _USERS: Final = ("user", "human")
 _TEXTS: Final = ("text", "input_text")
+_TURN: Final = re.compile(r"^\s*(?:system|human|user|ai|assistant)\s*:", re.IGNORECASE | re.MULTILINE)
+_NO_TEXT: Final = re.compile(
+    r"embed|moderation|rerank|dall-e|image|(?:^|[-/])tts|whisper|transcri|speech|video|sora", re.IGNORECASE
+)
+"""Models that answer with something else than text."""
 _SYSTEMS: Final = ("system", "developer")
 
 
-def question_of(request: object) -> Question | Skip:
-    """Take a request apart: a string, a provider's body, or what LangChain asks. Changes nothing."""
+def question_of(request: object, *, takes_input: bool = True) -> Question | Skip:
+    """Take a request apart: a string, a provider's body, or what LangChain asks. Changes nothing.
+
+    Without `takes_input` a bare text in `input` is none: it may as well be one to embed or to moderate.
+    """
     if isinstance(request, str):
         return _asked(request, rest="", is_first_turn=True)
-    if not isinstance(request, Mapping):
+    if not isinstance(request, Mapping) or _is_of_another_kind(request.get("model")):
         return Skip.NO_QUESTION
     for name in ("messages", "input"):
         turns = request.get(name)
         if isinstance(turns, list | tuple):
             return _last_of(list(turns), lambda rest, name=name: {**request, name: rest})
-    for name in ("prompt", "input"):
-        if isinstance(request.get(name), str):
-            return _asked(request[name], rest={**request, name: ""}, is_first_turn=True)
+    for name in ("prompt", "input") if takes_input else ("prompt",):
+        text = request.get(name)
+        if isinstance(text, str):
+            # A conversation in one text: all of it would be compared, system prompt included.
+            if _TURN.search(text):
+                return Skip.NO_QUESTION
+            return _asked(text, rest={**request, name: ""}, is_first_turn=True)
     return Skip.NO_QUESTION
+
+
+def _is_of_another_kind(model: object) -> bool:
+    return isinstance(model, str) and _NO_TEXT.search(model) is not None
 
 
 def _last_of(turns: list[Any], rest_of: Any) -> Question | Skip:
@@ -98,7 +115,10 @@ def _taken_out(content: object) -> tuple[str, Any] | Skip:
             bare.append({**part, "text": ""})
         else:
             bare.append(part)
-    return ("\n".join(texts), bare) if texts else Skip.NOT_TEXT
+    if not texts or (len(texts) > 1 and len(bare) > len(texts)):
+        # Which text goes with which image is not in the texts.
+        return Skip.NOT_TEXT
+    return "\n".join(texts), bare
 
 
 def _is_said(turn: object) -> bool:

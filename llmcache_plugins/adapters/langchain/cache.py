@@ -183,7 +183,7 @@ class LangChainCache(BaseCache):
                 key,
                 codec=_CODEC,
                 request=partial(_request, prompt, llm_string),
-                whole=partial(request_of, prompt, llm_string),
+                whole=partial(_whole, prompt, llm_string),
                 may_wait=may_wait,
                 face=Face.LANGCHAIN,
             )
@@ -219,7 +219,7 @@ class LangChainCache(BaseCache):
                     answer,
                     codec=_CODEC,
                     request=request,
-                    whole=partial(request_of, prompt, llm_string),
+                    whole=partial(_whole, prompt, llm_string),
                     was_looked_up=True,
                     asked_at=self._overdue.pop(key, None),
                 )

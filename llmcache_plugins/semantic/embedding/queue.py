@@ -170,6 +170,12 @@ class Embedding:
         """Return the vector of a text, shape (dim,), if it is remembered."""
         return self._memory.get(text)
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the model is being loaded on the running loop."""
+        loading = self._desks.current().loading
+        return loading is not None and not loading.done()
+
     def expected_wait(self) -> float:
         """Return the seconds after which a text that is put in the queue now is likely to be begun with.
 
@@ -177,7 +183,7 @@ class Embedding:
         full. A batch that takes longer than those before is expected to take as long again.
         """
         desk = self._desks.current()
-        if desk.loading is not None and not desk.loading.done():
+        if self.is_loading:
             return math.inf
         if len(desk.queue) >= self._max_queue:
             return math.inf

@@ -11,7 +11,9 @@ import re
 import unicodedata
 from typing import Final
 
-__all__ = ["faithful", "symbols_differ"]
+from llmcache_plugins.semantic.guards.words.names import NAMES_TOO
+
+__all__ = ["faithful", "has_signs", "symbols_differ"]
 
 _QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", '\'\'"""""')
 # Something is quoted, listed, or code: then each character may be what is asked about.
@@ -52,10 +54,13 @@ def faithful(one: str, other: str) -> bool:
     )
 
 
+def has_signs(text: str) -> bool:
+    """Say whether there are signs in a text that are no punctuation."""
+    return _HARD.search(text) is not None
+
+
 def symbols_differ(one: str, other: str) -> bool:
     """Say whether signs that are neither punctuation nor units differ, as in C and C++."""
-    if not (_HARD.search(one) or _HARD.search(other)):
-        return False
     mine, yours = ([sign for sign in _symbols(_plain(text)) if _HARD.match(sign)] for text in (one, other))
     return mine != yours
 
@@ -93,10 +98,10 @@ def _articles_agree(one: str, other: str) -> bool:
 
 
 def _cases_agree(one: str, other: str) -> bool:
-    if one.islower() or other.islower():
+    if one.islower() or other.islower() or one.isupper() or other.isupper():
         return True  # typed without any: nothing is meant by it
     mine, yours = _spellings(one), _spellings(other)
-    return all(mine[word] & yours[word] for word in mine.keys() & yours.keys())
+    return all(mine[word] & yours[word] for word in mine.keys() & yours.keys() & NAMES_TOO)
 
 
 def _spellings(text: str) -> dict[str, set[str]]:

@@ -134,7 +134,8 @@ def _names(pair: Pair) -> str | float | None:
 
 
 def _code(pair: Pair) -> str | None:
-    if symbols_differ(pair.asked.text, pair.stored.text):
+    asked, stored = pair.asked, pair.stored
+    if (asked.has_signs or stored.has_signs) and symbols_differ(asked.text, stored.text):
         return "the signs differ"
     mine = pair.asked.code - pair.stored.present
     yours = pair.stored.code - pair.asked.present
@@ -218,7 +219,7 @@ class Guards:
             if faithful(asked.text, stored.text):
                 return Verdict((), 0.0, (), same_text=True)
             return Verdict((Veto(Guard.WORDING, _IN_LETTERS),), 0.0, (), same_text=False)
-        if not (any(map(str.isalnum, asked.canonical)) and any(map(str.isalnum, stored.canonical))):
+        if not (asked.has_words and stored.has_words):
             return Verdict((Veto(Guard.WORDING, _NO_WORDS),), 0.0, (), same_text=False)
         if asked.too_long or stored.too_long:
             return Verdict((Veto(Guard.WORDING, _TOO_LONG),), 0.0, (), same_text=False)

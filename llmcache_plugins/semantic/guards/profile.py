@@ -12,6 +12,7 @@ from typing import Final
 from llmcache_plugins.semantic.guards.canonical import canonical_text, plain_sentences
 from llmcache_plugins.semantic.guards.code import identifiers
 from llmcache_plugins.semantic.guards.dates import dates
+from llmcache_plugins.semantic.guards.faithful import has_signs
 from llmcache_plugins.semantic.guards.gist import gist_of
 from llmcache_plugins.semantic.guards.little_words import OPPOSED_WORDS, OWNER_WORDS
 from llmcache_plugins.semantic.guards.names import initials, names
@@ -39,6 +40,8 @@ class Profile:
     """
 
     text: str
+    has_words: bool
+    has_signs: bool
     canonical: str
     gist: str
     too_long: bool
@@ -70,6 +73,8 @@ def profile_of(text: str) -> Profile:
     arranged = order(words, shown, present)
     return Profile(
         text=text,
+        has_words=any(map(str.isalnum, canonical)),
+        has_signs=has_signs(text),
         canonical=canonical,
         gist=gist_of(sentences) or canonical,
         too_long=too_long,
