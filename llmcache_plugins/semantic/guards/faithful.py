@@ -17,12 +17,11 @@ __all__ = ["faithful", "has_signs", "symbols_differ"]
 
 _QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", '\'\'"""""')
 # Something is quoted, listed, or code: then each character may be what is asked about.
-_LITERAL: Final = re.compile(
-    r"""["`\n\t] | (?<!\d): | :(?!\d) | (?<![^\W_])' | (?<=\d)' | '(?![^\W_]|\s|[?.!,;]|$)""", re.VERBOSE
-)
+_LITERAL: Final = re.compile(r"""["`\n\t] | (?<![^\W_])' | (?<=\d)' | '(?![^\W_]|\s|[?.!,;]|$)""", re.VERBOSE)
+_LISTED: Final = re.compile(r"(?<!\d):|:(?!\d)")
 # What closes and parts sentences, and joins words.
 _MARKS: Final = re.compile(
-    r"""(?<!\d)[,;.:] | [,;.](?!\d) | (?<=\d):(?=\d) | (?<!\$)\?+(?=\s|$) | (?<=[^\W\d])!+(?=\s|$)
+    r"""(?<!\d)[,;.:] | :(?!\d) | [,;.](?!\d) | (?<=\d):(?=\d) | (?<!\$)\?+(?=\s|$) | (?<=[^\W\d])!+(?=\s|$)
     | (?<=[^\W\d_])[-/](?=[^\W\d_]) | [()\u2026']""",
     re.VERBOSE,
 )
@@ -33,7 +32,7 @@ _NUMBERS: Final = re.compile(r"(\d+(?:[.,]\d+)*)\s?([^\W\d_]{1,3}(?![^\W\d_]))?"
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{3})+")
 _WORDS: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _SENTENCE: Final = re.compile(r"[.!?]\s+")
-_ARTICLES: Final = frozenset({"a", "an", "the"})
+_ARTICLED: Final = re.compile(r"\b(?:[Aa]n?|[Tt]he) (?=[^\W\d_a-z])")
 _HARD: Final = re.compile(r"[=<>{}\[\]\\|^*+~#@$!_]")
 
 
@@ -45,9 +44,10 @@ def faithful(one: str, other: str) -> bool:
     if not (_WORDS.search(one) and _WORDS.search(other)):
         return False
     if _LITERAL.search(one) or _LITERAL.search(other):
-        return one.rstrip("?!. ") == other.rstrip("?!. ")
+        return _bare(one) == _bare(other)
     return (
-        _symbols(one) == _symbols(other)
+        _same_is_listed(one, other)
+        and _symbols(one) == _symbols(other)
         and _numbers_agree(_numbers(one), _numbers(other))
         and _articles_agree(one, other)
         and _cases_agree(one, other)
@@ -67,6 +67,23 @@ def symbols_differ(one: str, other: str) -> bool:
 
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).translate(_QUOTES).strip()
+
+
+def _bare(text: str) -> str:
+    """Return a text without what closes it."""
+    return text.rstrip("?!. ")
+
+
+def _same_is_listed(one: str, other: str) -> bool:
+    """Say whether what follows a colon is the same, to the letter; of one without, its end."""
+    mine, yours = (_LISTED.split(_bare(text), maxsplit=1)[1:] for text in (one, other))
+    if mine and yours:
+        return mine[0].strip() == yours[0].strip()
+    if not (mine or yours):
+        return True
+    said = (mine or yours)[0].strip()
+    whole = _bare(other if mine else one)
+    return whole[-len(said) + 1 :] == said[1:] and whole[: -len(said) + 1][-1:].lower() == said[:1].lower()
 
 
 def _symbols(text: str) -> list[str]:
@@ -91,10 +108,9 @@ def _numbers_agree(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> 
 
 
 def _articles_agree(one: str, other: str) -> bool:
-    mine, yours = (
-        [word for word in map(str.lower, _WORDS.findall(text)) if word in _ARTICLES] for text in (one, other)
-    )
-    return len(mine) != len(yours) or mine == yours
+    """Say whether names have the same articles: The Office is no office."""
+    mine, yours = _ARTICLED.findall(one), _ARTICLED.findall(other)
+    return [word.lower() for word in mine] == [word.lower() for word in yours] or not (mine and yours)
 
 
 def _cases_agree(one: str, other: str) -> bool:
