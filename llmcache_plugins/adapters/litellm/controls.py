@@ -71,10 +71,12 @@ def read(arguments: Mapping[str, Any], rules: Rules) -> Controls | Wrong:
     ttl = arguments.get("ttl") if said.get("ttl") is None else said["ttl"]
     if _seconds(ttl) is None and ttl is not None:
         return Wrong("has a `ttl` that is no number of seconds")
-    options = cast("CallOptions", {name: said[name] for name in _PASSED if said.get(name) is not None})
-    ages = [_seconds(said[name]) for name in _AGES if said.get(name) is not None]
-    if ages:
-        options["max_age"] = ages[0]
+    options: CallOptions = {}
+    if said:
+        options = cast("CallOptions", {name: said[name] for name in _PASSED if said.get(name) is not None})
+        ages = [_seconds(said[name]) for name in _AGES if said.get(name) is not None]
+        if ages:
+            options["max_age"] = ages[0]
     if said.get("no-store") is True:
         options["ttl"] = 0.0
     elif ttl is not None:
@@ -151,7 +153,9 @@ def _seconds(value: Any) -> float | None:
 
 
 def _namespace_of(said: dict[Any, Any], arguments: Mapping[str, Any], rules: Rules) -> str:
-    metadata = list(metadata_of(arguments))
+    metadata = metadata_of(arguments)
+    if not (said or metadata):
+        return rules.namespace
     asked = said.get("namespace") or _first(metadata, "redis_namespace") or rules.namespace
     namespace = asked if isinstance(asked, str) else rules.namespace
     own, proxys = said.get("tenant"), _proxy_tenant(metadata) if rules.isolate else None

@@ -19,7 +19,7 @@ from llmcache_plugins.answers.kinds import Kind
 from llmcache_plugins.providers.litellm_requests import request_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["Nested", "Request", "Unfit", "metadata_of", "read"]
 
@@ -160,13 +160,15 @@ def read(arguments: Mapping[str, Any], *, kind: Kind | None = None) -> Request |
     return Request(kind=kind, body=_routed(arguments, body, kind))
 
 
-def metadata_of(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield what LiteLLM's router and proxy say of a call, the surest first."""
-    said = [arguments.get(name) for name in ("litellm_metadata", "metadata")]
-    found = [one for one in said if isinstance(one, dict)]
+def metadata_of(arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what LiteLLM's router and proxy say of a call, the surest first."""
+    names = ("litellm_metadata", "metadata")
+    found: list[Mapping[str, Any]] = [said for name in names if isinstance(said := arguments.get(name), dict)]
     about = arguments.get("model_info")
-    # In some calls `metadata` is the application's own.
-    yield from sorted(found, key=lambda one: not (about and one.get("model_info") == about))
+    if len(found) > 1 and about:
+        # In some calls `metadata` is the application's own.
+        found.sort(key=lambda one: one.get("model_info") != about)
+    return found
 
 
 def _counts(name: str, value: Any) -> bool:
