@@ -12,8 +12,16 @@ import unicodedata
 from typing import Final
 
 from llmcache_plugins.semantic.guards.words.names import NAMES_TOO
+from llmcache_plugins.semantic.guards.words.telling import (
+    ABOUT_SPELLING,
+    ABOUT_WORDS,
+    FILLERS,
+    HARMLESS,
+    TELLING,
+    WITH_A,
+)
 
-__all__ = ["faithful", "has_signs", "symbols_differ"]
+__all__ = ["accents_differ", "faithful", "has_signs", "numbers_exchanged", "symbols_differ"]
 
 _QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", '\'\'"""""')
 # Something is quoted, listed, or code: then each character may be what is asked about.
@@ -21,18 +29,30 @@ _LITERAL: Final = re.compile(r"""["`\n\t] | (?<![^\W_])' | (?<=\d)' | '(?![^\W_]
 _LISTED: Final = re.compile(r"(?<!\d):|:(?!\d)")
 # What closes and parts sentences, and joins words.
 _MARKS: Final = re.compile(
-    r"""(?<!\d)[,;.:] | :(?!\d) | [,;.](?!\d) | (?<=\d):(?=\d) | (?<!\$)\?+(?=\s|$) | (?<=[^\W\d])!+(?=\s|$)
-    | (?<=[^\W\d_])[-/](?=[^\W\d_]) | [()\u2026']""",
+    r"""(?<=[^\s\d])[,;.:] | (?<=\d)[,;.:](?!\d) | (?<=\d):(?=\d) | (?<=\S):(?!\d) | (?<!\$)\?+(?=\s|$)
+    | (?<=[^\W\d])!+(?=\s|$) | (?<=[^\W\d_])[-/](?=[^\W\d_]) | [()\u2026']""",
     re.VERBOSE,
 )
+_CLOSING: Final = re.compile(r"(?:[?.\s]|(?<=[^\W\d])!)+$")
 _MONEY: Final = re.compile(r"[$€£¥]\s?(?=\d)|(?<=\d)\s?[%$€£¥°]")
 _DIGITS: Final = re.compile(r"\d[\d.,]*")
 _SYMBOLS: Final = re.compile(r"[^\w\s]|_")
-_NUMBERS: Final = re.compile(r"(\d+(?:[.,]\d+)*)\s?([^\W\d_]{1,3}(?![^\W\d_]))?")
+_NUMBERS: Final = re.compile(r"(\d+(?:[.,]\d+)*)\s?([^\W\d_]{1,4}(?![^\W\d_]))?")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{3})+")
 _WORDS: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _SENTENCE: Final = re.compile(r"[.!?]\s+")
 _ARTICLED: Final = re.compile(r"\b(?:[Aa]n?|[Tt]he) (?=[^\W\d_a-z])")
+_FIGURES: Final = re.compile(r"\d+(?:\.\d+)?")
+_ONE_LETTER: Final = frozenset("IiAa")
+_ACRONYM: Final = 3
+"""Letters from which a word in capitals is one that others write without."""
+_SHORT: Final = 4
+"""Words of a question that has nothing to tell what "the" means: the weather is not what weather is."""
+_THE_NAME: Final = re.compile(r"\b[Tt]he [^\W\d_a-z]")
+_FRAMES: Final = re.compile(
+    r"\b(?:(?:can|could|would|will) you (?:please |kindly )?(?:tell|explain to|help|show|let) me(?: know)?"
+    r"|do you (?:happen to )?know|(?:please )?(?:tell|let) me(?: know)?|thank you)\b"
+)
 _HARD: Final = re.compile(r"[=<>{}\[\]\\|^*+~#@$!_]")
 
 
@@ -47,10 +67,34 @@ def faithful(one: str, other: str) -> bool:
         return _bare(one) == _bare(other)
     return (
         _same_is_listed(one, other)
-        and _symbols(one) == _symbols(other)
+        and _symbols(_bare(one)) == _symbols(_bare(other))
         and _numbers_agree(_numbers(one), _numbers(other))
         and _articles_agree(one, other)
         and _cases_agree(one, other)
+        and _words_agree(one, other)
+    )
+
+
+def numbers_exchanged(one: str, other: str) -> bool:
+    """Say whether the same numbers stand in another order, or one is another's but for its last zeros."""
+    mine, yours = (_FIGURES.findall(text) for text in (one, other))
+    if mine == yours:
+        return False
+    if len(mine) > 1 and sorted(mine) == sorted(yours):
+        return True
+    zeros = {number.rstrip("0"): number for number in mine if "." in number}
+    return any(zeros.get(number.rstrip("0"), number) != number for number in yours if "." in number)
+
+
+def accents_differ(one: str, other: str) -> bool:
+    """Say whether words differ in their accents and in nothing else."""
+    mine, yours = (set(_WORDS.findall(_plain(text).lower())) for text in (one, other))
+    return not {_unaccented(word) for word in mine - yours}.isdisjoint(map(_unaccented, yours - mine))
+
+
+def _unaccented(word: str) -> str:
+    return "".join(
+        letter for letter in unicodedata.normalize("NFD", word) if not unicodedata.combining(letter)
     )
 
 
@@ -71,7 +115,7 @@ def _plain(text: str) -> str:
 
 def _bare(text: str) -> str:
     """Return a text without what closes it."""
-    return text.rstrip("?!. ")
+    return _CLOSING.sub("", text)
 
 
 def _same_is_listed(one: str, other: str) -> bool:
@@ -116,8 +160,37 @@ def _articles_agree(one: str, other: str) -> bool:
 def _cases_agree(one: str, other: str) -> bool:
     if one.islower() or other.islower() or one.isupper() or other.isupper():
         return True  # typed without any: nothing is meant by it
+    if _spelled_otherwise(one, other) or _spelled_otherwise(other, one):
+        return False
     mine, yours = _spellings(one), _spellings(other)
     return all(mine[word] & yours[word] for word in mine.keys() & yours.keys() & NAMES_TOO)
+
+
+def _spelled_otherwise(one: str, other: str) -> bool:
+    """Say whether a word whose case is a spelling, with a capital inside or of one letter, has another."""
+    words = set(_WORDS.findall(other))
+    lower = {word.lower() for word in words}
+    return any(
+        word.lower() in lower and word not in words
+        for word in _WORDS.findall(one)
+        if not word[1:].islower() and word not in _ONE_LETTER and (len(word) < _ACRONYM or not word.isupper())
+    )
+
+
+def _words_agree(one: str, other: str) -> bool:
+    """Say whether no word is in one of them alone that changes what is asked."""
+    mine, yours = (_WORDS.findall(_FRAMES.sub(" ", text.lower())) for text in (one, other))
+    both, differing = set(mine) | set(yours), set(mine) ^ set(yours)
+    if differing & TELLING or (differing & FILLERS and both & ABOUT_WORDS):
+        return False
+    if both & ABOUT_SPELLING and differing - HARMLESS:
+        return False
+    # "Where do you live" is not "where should I live"; "where can you buy it" is where I can.
+    if "you" in differing and differing & {"should", "am"}:
+        return False
+    if mine.count("the") != yours.count("the") and max(len(mine), len(yours)) <= _SHORT:
+        return bool(_THE_NAME.search(one) or _THE_NAME.search(other))
+    return mine.count("a") == yours.count("a") or not both & WITH_A
 
 
 def _spellings(text: str) -> dict[str, set[str]]:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.semantic.guards.dates import differ
-from llmcache_plugins.semantic.guards.faithful import faithful, symbols_differ
+from llmcache_plugins.semantic.guards.faithful import (
+    accents_differ,
+    faithful,
+    numbers_exchanged,
+    symbols_differ,
+)
 from llmcache_plugins.semantic.guards.little_words import opposed, owners_differ
 from llmcache_plugins.semantic.guards.names import missing
 from llmcache_plugins.semantic.guards.order import agent_kept, exchanged, reordered
@@ -88,6 +93,9 @@ def _word_order(pair: Pair) -> str | None:
 def _numbers(pair: Pair) -> str | None:
     if numbers_differ(pair.asked.quantities, pair.stored.quantities):
         return "the numbers differ"
+    if pair.asked.has_digits and pair.stored.has_digits:
+        exchanged_ = numbers_exchanged(pair.asked.text, pair.stored.text)
+        return "the numbers in another order" if exchanged_ else None
     return None
 
 
@@ -139,7 +147,11 @@ def _code(pair: Pair) -> str | None:
         return "the signs differ"
     mine = pair.asked.code - pair.stored.present
     yours = pair.stored.code - pair.asked.present
-    return "the identifiers differ" if mine and yours else None
+    if mine and yours:
+        return "the identifiers differ"
+    if asked.has_accents or stored.has_accents:
+        return "the accents differ" if accents_differ(asked.text, stored.text) else None
+    return None
 
 
 def _question_word(pair: Pair) -> str | float | None:

@@ -42,6 +42,8 @@ class Profile:
     text: str
     has_words: bool
     has_signs: bool
+    has_digits: bool
+    has_accents: bool
     canonical: str
     gist: str
     too_long: bool
@@ -75,6 +77,8 @@ def profile_of(text: str) -> Profile:
         text=text,
         has_words=any(map(str.isalnum, canonical)),
         has_signs=has_signs(text),
+        has_digits=any(map(str.isdigit, canonical)),
+        has_accents=not text.isascii(),
         canonical=canonical,
         gist=gist_of(sentences) or canonical,
         too_long=too_long,
