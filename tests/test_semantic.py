@@ -413,6 +413,10 @@ class TestScope:
             ({"anything": "else"}, Skip.NO_QUESTION),
             (7, Skip.NO_QUESTION),
             ({"prompt": "System: Be brief.\nHuman: Who are you?"}, Skip.NO_QUESTION),
+            ("System: Be brief.\nUser: Who are you?", Skip.NO_QUESTION),
+            ("<|im_start|>system\nBe brief.<|im_end|>", Skip.NO_QUESTION),
+            ("### System\nBe brief.\n### User\nWho are you?", Skip.NO_QUESTION),
+            ({"model": "stable-diffusion-3", "prompt": "a"}, Skip.NO_QUESTION),
             ({"model": "text-embedding-3-small", "input": "a"}, Skip.NO_QUESTION),
             ({"model": "omni-moderation-latest", "input": "a"}, Skip.NO_QUESTION),
             ({"model": "dall-e-3", "prompt": "a"}, Skip.NO_QUESTION),
@@ -613,6 +617,26 @@ class TestVerifier:
             gateway = InferenceGateway(Provider(), cache)
             await gateway.resolve(ask(RESET))
             assert (await gateway.resolve_detailed(ask(ALSO_RESET))).outcome is Outcome.MISS
+
+    async def test_one_that_never_ends_does_not_hold_up_the_end(self, valkey: Server, namespace: str):
+        may_end = asyncio.Event()
+
+        async def verifier(_one: str, _other: str) -> bool:
+            while not may_end.is_set():
+                try:
+                    await may_end.wait()
+                except asyncio.CancelledError:
+                    continue
+            return True
+
+        semantic = layer(verifier=verifier, accept_above=1.0, reject_below=0.5, verifier_budget=0.05)
+        async with asyncio.timeout(20):
+            async with cache_on(valkey, namespace, semantic) as cache:
+                gateway = InferenceGateway(Provider(), cache)
+                await gateway.resolve(ask(RESET))
+                assert (await gateway.resolve_detailed(ask(ALSO_RESET))).outcome is Outcome.MISS
+        may_end.set()
+        await wait_until_async(lambda: len(asyncio.all_tasks()) == 1, description="it ends in the end")
 
     async def test_what_is_invalidated_while_it_thinks_is_not_served(self, valkey: Server, namespace: str):
         async def verifier(_one: str, _other: str) -> bool:

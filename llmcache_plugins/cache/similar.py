@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +48,8 @@ V = TypeVar("V")
 _log = logging.getLogger("llmcache_plugins")
 _MOST_REMEMBERED = 4096
 _MOST_COMPLAINTS = 100
+_LET_GO = 1.0
+"""Seconds that closing waits for verifiers to end."""
 _NONE = "none"
 """Nothing near enough has passed."""
 _NOT_KEPT = SemanticLooked(result="not_kept", similarity=None, seconds=0.0)
@@ -67,6 +70,8 @@ class Similar:
         self._telemetry = repository.telemetry
         self._matcher = layer.bind(repository.vectors, find=find)
         self._tasks = PerLoop(Tasks)
+        self._asking: PerLoop[set[asyncio.Task[Any]]] = PerLoop(set)
+        """Verifiers that were asked: they may not let themselves be cancelled."""
         self._verdicts: OrderedDict[tuple[str, str, str, str], bool] = OrderedDict()
         self._refused: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._complaints: set[str] = set()
@@ -80,6 +85,10 @@ class Similar:
 
     async def aclose(self) -> None:
         """End what is under way on the running loop."""
+        if asking := self._asking.pop():
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking, timeout=_LET_GO)
         if (tasks := self._tasks.pop()) is not None:
             await tasks.finish(timeout=self._repository.config.commit_budget)
         await self._matcher.aclose()
@@ -234,13 +243,19 @@ class Similar:
             return None
         began, usage, ok = time.monotonic(), None, None
         # A task of its own: one that does not let itself be cancelled, or cancels itself, is its own affair.
-        asking = self._tasks.current().spawn(_answer_of(verifier, asked, stored))
+        asking = asyncio.get_running_loop().create_task(_answer_of(verifier, asked, stored))
+        here = self._asking.current()
+        here.add(asking)
+        asking.add_done_callback(partial(_heard, here))
         try:
             await asyncio.wait((asking,), timeout=within)
         finally:
             asking.cancel()
-        if asking.done() and not asking.cancelled() and asking.exception() is None:
-            ok, usage = asking.result()
+        if asking.done() and not asking.cancelled():
+            if (error := asking.exception()) is None:
+                ok, usage = asking.result()
+            elif isinstance(error, Exception):
+                self._complain(error)
         self._telemetry.emit(VerifierAsked(seconds=time.monotonic() - began, ok=ok, usage=usage))
         return ok
 
@@ -250,7 +265,7 @@ class Similar:
         if kind not in self._complaints and len(self._complaints) < _MOST_COMPLAINTS:
             self._complaints.add(kind)
             why = f": {error}" if isinstance(error, ConfigError | EmbeddingFailed) else ""
-            _log.warning("semantic cache: looking for a question failed (%s%s); it is a miss", kind, why)
+            _log.warning("semantic cache: looking for a question failed (%s%s); that is a miss", kind, why)
 
     # -- keeping ---------------------------------------------------------------------------------------
 
@@ -275,6 +290,12 @@ class Similar:
             except EmbeddingFailed:
                 agrees = None
         self._telemetry.emit(ShadowCompared(agrees=agrees, similarity=match.similarity))
+
+
+def _heard(asking: set[asyncio.Task[Any]], ended: asyncio.Task[Any]) -> None:
+    asking.discard(ended)
+    if not ended.cancelled():
+        ended.exception()  # whoever waited may be gone
 
 
 async def _answer_of(verifier: Any, asked: str, stored: str) -> tuple[bool, Usage | None]:

@@ -49,9 +49,13 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 _USERS: Final = ("user", "human")
 _TEXTS: Final = ("text", "input_text")
-_TURN: Final = re.compile(r"^\s*(?:system|human|user|ai|assistant)\s*:", re.IGNORECASE | re.MULTILINE)
+_TURN: Final = re.compile(
+    r"^[\s#*]*(?:system|human|user|ai|assistant)[\s*]*(?::|$)|<\|im_start\|>|<\|start_header_id\|>|\[INST\]|<<SYS>>",
+    re.IGNORECASE | re.MULTILINE,
+)
 _NO_TEXT: Final = re.compile(
-    r"embed|moderation|rerank|dall-e|image|(?:^|[-/])tts|whisper|transcri|speech|video|sora", re.IGNORECASE
+    r"embed|moderation|rerank|dall-e|image|diffusion|flux|(?:^|[-/])(?:tts|sora|veo)\b|whisper|transcri|speech|video",
+    re.IGNORECASE,
 )
 """Models that answer with something else than text."""
 _SYSTEMS: Final = ("system", "developer")
@@ -63,7 +67,7 @@ def question_of(request: object, *, takes_input: bool = True) -> Question | Skip
     Without `takes_input` a bare text in `input` is none: it may as well be one to embed or to moderate.
     """
     if isinstance(request, str):
-        return _asked(request, rest="", is_first_turn=True)
+        return _alone(request, rest="")
     if not isinstance(request, Mapping) or _is_of_another_kind(request.get("model")):
         return Skip.NO_QUESTION
     for name in ("messages", "input"):
@@ -73,11 +77,15 @@ def question_of(request: object, *, takes_input: bool = True) -> Question | Skip
     for name in ("prompt", "input") if takes_input else ("prompt",):
         text = request.get(name)
         if isinstance(text, str):
-            # A conversation in one text: all of it would be compared, system prompt included.
-            if _TURN.search(text):
-                return Skip.NO_QUESTION
-            return _asked(text, rest={**request, name: ""}, is_first_turn=True)
+            return _alone(text, rest={**request, name: ""})
     return Skip.NO_QUESTION
+
+
+def _alone(text: str, *, rest: Any) -> Question | Skip:
+    # A conversation in one text: all of it would be compared, system prompt included.
+    if _TURN.search(text):
+        return Skip.NO_QUESTION
+    return _asked(text, rest=rest, is_first_turn=True)
 
 
 def _is_of_another_kind(model: object) -> bool:

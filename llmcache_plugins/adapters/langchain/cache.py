@@ -328,7 +328,7 @@ class _Failures(AsyncCallbackHandler):
 
     ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = True
     ignore_retriever = ignore_retry = True
-    on_llm_start = on_llm_new_token = on_llm_end = _Unheard()
+    on_llm_start = on_llm_new_token = on_llm_end = on_stream_event = _Unheard()
 
     @property
     def ignore_llm(self) -> bool:
