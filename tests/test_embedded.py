@@ -297,6 +297,41 @@ def test_a_deleted_directory_ends_its_server_and_can_be_used_again(start: Callab
     assert _run(server, "DBSIZE") == 0
 
 
+def test_a_directory_that_goes_while_its_lock_is_taken_ends_its_server_too(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+):
+    orphan = _pid(server)
+    _kill_supervisor(server)
+    open_lock = supervisor.open_lock
+
+    def too_late(path: Path) -> int:
+        subprocess.run(["rm", "-rf", str(server.directory)], check=True)
+        return open_lock(path)
+
+    monkeypatch.setattr(supervisor, "open_lock", too_late)
+    job = supervisor.Job(Path(), server.directory, server.socket_path, idle_seconds=0, maxmemory="0")
+    supervisor.Watch(job).run()
+    wait_until(lambda: not _is_alive(orphan), description="the server has ended")
+
+
+def test_a_directory_deleted_as_soon_as_its_server_is_up_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    directory = tmp_path / "server"
+    directory.mkdir()
+    begin, children = supervisor.start, []
+
+    def start_and_delete(job: supervisor.Job) -> subprocess.Popen[bytes]:
+        children.append(begin(job))
+        subprocess.run(["rm", "-rf", str(directory)], check=True)
+        return children[0]
+
+    monkeypatch.setattr(supervisor, "start", start_and_delete)
+    socket_path = EmbeddedServer(directory).socket_path
+    supervisor.supervise(supervisor.Job(embedded._binary(), directory, socket_path, 60.0, "64mb"))
+    assert children[0].returncode == 0
+
+
 def _is_alive(pid: int) -> bool:
     out = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return bool(out.stdout.strip()) and not out.stdout.startswith("Z")

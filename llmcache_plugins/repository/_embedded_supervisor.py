@@ -335,7 +335,10 @@ class Watch:
            a server and then be refused. So this looks at the stamp, under the lock.
         3. Whoever comes from now on waits for the lock, and then finds a server that is gone, not going.
         """
-        fd = open_lock(self._job.directory / START_LOCK)
+        try:
+            fd = open_lock(self._job.directory / START_LOCK)
+        except FileNotFoundError:
+            return False  # the directory has just been deleted, which the next look finds
         try:
             if not lock_within(fd, fcntl.LOCK_EX, seconds=0):
                 return False
@@ -362,6 +365,16 @@ def supervise(job: Job) -> None:
     log("adopted the server" if child is None else f"started the server, pid {child.pid}")
     Watch(job).run()
     if child is not None:
+        end(child)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a server that nobody can speak to any more; end it if it does not end by itself."""
+    try:
+        child.wait(LOCK_SECONDS)
+    except subprocess.TimeoutExpired:
+        log("the server runs and cannot be reached any more: ending it")
+        child.terminate()
         child.wait()
 
 
