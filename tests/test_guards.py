@@ -462,6 +462,8 @@ def _calls(work: object) -> int:
         ("What changed in Go 1.20?", "What has changed in Go 1.2?"),
         ("What does m\u00e1 mean in Vietnamese?", "What does m\u00e0 mean in Vietnamese?"),
         ("Who sang Thank You?", "Who sang Cheers?"),
+        ("How do I diff a file?", "How do I difference a file?"),
+        ("Is 1 mB a unit?", "Is 1 Mb a unit?"),
         ("\x00", "\u202e"),
         ("?", "!"),
     ],
@@ -483,8 +485,44 @@ def test_what_may_count_in_letters_is_never_taken_for_the_same(one: str, other: 
         ("How long do 2 eggs take?", "How long do two eggs take?"),
         ("Is it on?", "Is it on"),
         ("Where is Paris? Thanks!", "Where is Paris?"),
+        ("Hi! Where is Paris? Cheers", "Where is Paris?"),
+        ("Just curious, what is the plural of octopus?", "What is the plural of octopus?"),
+        ("What is the diff between RAM and ROM?", "What is the difference between RAM and ROM?"),
+        ("How do I get a job at openAI?", "How can one get a job at OpenAI?"),
     ],
 )
 def test_what_is_only_form_is_the_same(one: str, other: str):
     assert judged(one, other).same_text
     assert judged(other, one).same_text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Why were 500 and 1000 notes withdrawn?", "Why have 1000 and 500 notes been withdrawn?"),
+        (
+            "Why were Rs. 500 and Rs. 1000 notes withdrawn?",
+            "Why have Rs. 1000 and Rs. 500 notes been withdrawn?",
+        ),
+        ("Which is faster to fly, 737 or 747?", "What is faster to fly, the 747 or the 737?"),
+    ],
+)
+def test_numbers_joined_by_and_may_stand_in_either_order(one: str, other: str):
+    assert not judged(one, other).vetoes
+    assert not judged(other, one).vetoes
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is the ratio of 5 and 10?", "What's the ratio of 10 and 5, please?"),
+        ("Can I buy 5 apples and 10 pears?", "May I buy 10 apples and 5 pears?"),
+        ("How do I divide 10 and 5 quickly?", "How do I divide 5 and 10 fast?"),
+        ("What are 3 and 4 of 1 and 2 respectively?", "What are 4 and 3 of 1 and 2 respectively called?"),
+        ("How do I get from 5 to 10 percent?", "How do I go from 10 to 5 percent?"),
+        ("Is 5 and 1 more than 3 and 2?", "Is 3 and 2 more than 5 and 1, please?"),
+    ],
+)
+def test_numbers_that_say_more_than_which_may_not(one: str, other: str):
+    assert judged(one, other).vetoes
+    assert judged(other, one).vetoes

@@ -43,7 +43,21 @@ _WORDS: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _SENTENCE: Final = re.compile(r"[.!?]\s+")
 _ARTICLED: Final = re.compile(r"\b(?:[Aa]n?|[Tt]he) (?=[^\W\d_a-z])")
 _FIGURES: Final = re.compile(r"\d+(?:\.\d+)?")
+# Two numbers of one thing, in either order: 500 and 1000 notes, Rs. 5 or Rs. 10.
+_JOINED: Final = re.compile(
+    r"(?<![\d.,])(\d+(?:\.\d+)?)"
+    r"(\s(?:and|or)\s(?:the\s)?(?:(?:rs\.?|inr|usd|eur|[$€£₹])\s?)?)"
+    r"(\d+(?:\.\d+)?)(?![\d.,]*\d)",
+    re.IGNORECASE,
+)
+# What is not said of both alike, or of more than them.
+_SIDED: Final = re.compile(
+    r"\b(?:ratio|quotient|divid|subtract|minus|power|log|respective|than|percent|from)|[-+*/^%]",
+    re.IGNORECASE,
+)
 _ONE_LETTER: Final = frozenset("IiAa")
+_UNIT: Final = 4
+"""Letters up to which capitals tell words apart, as in Mb and MB; OpenAI and openAI are one."""
 _ACRONYM: Final = 3
 """Letters from which a word in capitals is one that others write without."""
 _SHORT: Final = 4
@@ -52,7 +66,9 @@ _THE_NAME: Final = re.compile(r"\b[Tt]he [^\W\d_a-z]")
 _FRAMES: Final = re.compile(
     r"\b(?:(?:can|could|would|will) you (?:please |kindly )?(?:tell|explain to|help|show|let) me(?: know)?"
     r"|do you (?:happen to )?know|(?:please )?(?:tell|let) me(?: know)?|thank you)\b"
+    r"|^just curious\b(?=[,:])|(?<=[.?!])\s*cheers\b[.!]*$"
 )
+_DIFF: Final = re.compile(r"\bdiff (?=between\b)")
 _HARD: Final = re.compile(r"[=<>{}\[\]\\|^*+~#@$!_]")
 
 
@@ -81,9 +97,20 @@ def numbers_exchanged(one: str, other: str) -> bool:
     if mine == yours:
         return False
     if len(mine) > 1 and sorted(mine) == sorted(yours):
-        return True
+        return _FIGURES.findall(_ordered(one)) != _FIGURES.findall(_ordered(other))
     zeros = {number.rstrip("0"): number for number in mine if "." in number}
     return any(zeros.get(number.rstrip("0"), number) != number for number in yours if "." in number)
+
+
+def _ordered(text: str) -> str:
+    """Return a text with the lesser first of two numbers that are joined by no more than an "and"."""
+    if _SIDED.search(text):
+        return text
+    return _JOINED.sub(lambda found: "".join(found.group(*_by_size(found[1], found[3]))), text)
+
+
+def _by_size(one: str, other: str) -> tuple[int, int, int]:
+    return (1, 2, 3) if float(one) <= float(other) else (3, 2, 1)
 
 
 def accents_differ(one: str, other: str) -> bool:
@@ -167,19 +194,24 @@ def _cases_agree(one: str, other: str) -> bool:
 
 
 def _spelled_otherwise(one: str, other: str) -> bool:
-    """Say whether a word whose case is a spelling, with a capital inside or of one letter, has another."""
+    """Say whether a short word whose case is a spelling, as mA and x have, is written in another."""
     words = set(_WORDS.findall(other))
     lower = {word.lower() for word in words}
     return any(
         word.lower() in lower and word not in words
         for word in _WORDS.findall(one)
-        if not word[1:].islower() and word not in _ONE_LETTER and (len(word) < _ACRONYM or not word.isupper())
+        if len(word) <= _UNIT
+        and not word[1:].islower()
+        and word not in _ONE_LETTER
+        and (len(word) < _ACRONYM or not word.isupper())
     )
 
 
 def _words_agree(one: str, other: str) -> bool:
     """Say whether no word is in one of them alone that changes what is asked."""
-    mine, yours = (_WORDS.findall(_FRAMES.sub(" ", text.lower())) for text in (one, other))
+    mine, yours = (
+        _WORDS.findall(_DIFF.sub("difference ", _FRAMES.sub(" ", text.lower()))) for text in (one, other)
+    )
     both, differing = set(mine) | set(yours), set(mine) ^ set(yours)
     if differing & TELLING or (differing & FILLERS and both & ABOUT_WORDS):
         return False
