@@ -1,4 +1,4 @@
-"""Whether two words exclude each other: opposites, and different things of one kind."""
+"""Whether words exclude each other: opposites, different things of one kind, pairs that somebody lists."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def opposite(one: str, other: str) -> bool:
         or (one[:-3] == other[:-4] and one[-3:] == "ful" and other[-4:] == "less")
         or (other[:-3] == one[:-4] and other[-3:] == "ful" and one[-4:] == "less")
     )
+
+
+def clash(one: frozenset[str], other: frozenset[str], pairs: frozenset[frozenset[str]]) -> bool:
+    """Whether a word that only one text has and one that only the other has are one of the pairs."""
+    mine, yours = one - other, other - one
+    return any(frozenset((left, right)) in pairs for left in mine for right in yours)
 
 
 def of_one_kind(one: str, other: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-_OPPOSED: Final = tuple(
-    tuple(pair.split())
+from llmcache_plugins.semantic.guards.contrast import clash
+
+_OPPOSED: Final = frozenset(
+    frozenset(pair.split())
     for pair in (
         "for against",
         "before after",
@@ -25,8 +27,8 @@ _OPPOSED: Final = tuple(
         "previous next",
     )
 )
-_OWNERS: Final = tuple(
-    tuple(pair.split())
+_OWNERS: Final = frozenset(
+    frozenset(pair.split())
     for pair in (
         "my your",
         "my this",
@@ -39,21 +41,15 @@ _OWNERS: Final = tuple(
         "your their",
     )
 )
-OPPOSED_WORDS: Final = frozenset(word for pair in _OPPOSED for word in pair)
-OWNER_WORDS: Final = frozenset(word for pair in _OWNERS for word in pair)
-
-
-def _parted(pairs: tuple[tuple[str, ...], ...], mine: frozenset[str], yours: frozenset[str]) -> bool:
-    return any((one in mine and other in yours) or (other in mine and one in yours) for one, other in pairs)
+OPPOSED_WORDS: Final = frozenset[str]().union(*_OPPOSED)
+OWNER_WORDS: Final = frozenset[str]().union(*_OWNERS)
 
 
 def opposed(one: frozenset[str], other: frozenset[str]) -> bool:
     """Whether a little word of one text and one that only the other has are opposites."""
-    mine, yours = one - other, other - one
-    return bool(mine and yours) and _parted(_OPPOSED, mine, yours)
+    return clash(one, other, _OPPOSED)
 
 
 def owners_differ(one: frozenset[str], other: frozenset[str]) -> bool:
     """Whether one text says my where the other says your."""
-    mine, yours = one - other, other - one
-    return bool(mine and yours) and _parted(_OWNERS, mine, yours)
+    return clash(one, other, _OWNERS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from llmcache_plugins.semantic.guards.contrast import clash
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -130,5 +132,4 @@ def _measure(words: Sequence[str], at: int) -> bool:
 
 def conflict(one: frozenset[str], other: frozenset[str]) -> bool:
     """Whether a quantifier of one text cannot stand where the other has one of its own."""
-    mine, yours = one - other, other - one
-    return any(frozenset((left, right)) in _CONFLICTS for left in mine for right in yours)
+    return clash(one, other, _CONFLICTS)
