@@ -1039,6 +1039,11 @@ class TestBlock:
                 assert (found.digest if found is not None else None) in (same or {None})
 
 
+def vector_field(*, kind: str = "FLOAT32", dim: int = DIM, metric: str = "COSINE") -> list[Any]:
+    """Return the words of FT.CREATE for the vectors; of ours but for what is said."""
+    return ["{v}", "VECTOR", "FLAT", 6, "TYPE", kind, "DIM", dim, "DISTANCE_METRIC", metric]
+
+
 class TestServerIndex:
     """What is true of the server's indexes alone."""
 
@@ -1073,70 +1078,10 @@ class TestServerIndex:
         "schema",
         [
             ["s", "TAG"],
-            [
-                "s",
-                "TEXT",
-                "c",
-                "TAG",
-                "{v}",
-                "VECTOR",
-                "FLAT",
-                6,
-                "TYPE",
-                "FLOAT32",
-                "DIM",
-                DIM,
-                "DISTANCE_METRIC",
-                "COSINE",
-            ],
-            [
-                "s",
-                "TAG",
-                "c",
-                "TAG",
-                "{v}",
-                "VECTOR",
-                "FLAT",
-                6,
-                "TYPE",
-                "FLOAT32",
-                "DIM",
-                DIM + 1,
-                "DISTANCE_METRIC",
-                "COSINE",
-            ],
-            [
-                "s",
-                "TAG",
-                "c",
-                "TAG",
-                "{v}",
-                "VECTOR",
-                "FLAT",
-                6,
-                "TYPE",
-                "FLOAT32",
-                "DIM",
-                DIM,
-                "DISTANCE_METRIC",
-                "IP",
-            ],
-            [
-                "s",
-                "TAG",
-                "c",
-                "TAG",
-                "{v}",
-                "VECTOR",
-                "FLAT",
-                6,
-                "TYPE",
-                "FLOAT64",
-                "DIM",
-                DIM,
-                "DISTANCE_METRIC",
-                "COSINE",
-            ],
+            ["s", "TEXT", "c", "TAG", *vector_field()],
+            ["s", "TAG", "c", "TAG", *vector_field(dim=DIM + 1)],
+            ["s", "TAG", "c", "TAG", *vector_field(metric="IP")],
+            ["s", "TAG", "c", "TAG", *vector_field(kind="FLOAT64")],
             ["s", "TAG", "c", "TAG", "{v}", "TAG"],
         ],
     )
