@@ -33,9 +33,11 @@ from llmcache_plugins.gateway import InferenceGateway, Provider
 from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.models import Invalidation, Mode, Outcome, Resolution, Usage
 from llmcache_plugins.policy import CachePolicy, PolicyRouter
+from llmcache_plugins.prices import Price, PriceTable
 from llmcache_plugins.repository import ResponseRepository
+from llmcache_plugins.savings import Savings, SavingsRow
 from llmcache_plugins.signature import CacheSignatureEngine
-from llmcache_plugins.telemetry import Event, Observer, Stats
+from llmcache_plugins.telemetry import Event, Observer, OpenTelemetry, Stats
 
 __all__ = [
     "CacheConfig",
@@ -55,14 +57,19 @@ __all__ = [
     "LLMCacheError",
     "Mode",
     "Observer",
+    "OpenTelemetry",
     "Outcome",
     "PolicyRouter",
+    "Price",
+    "PriceTable",
     "Provider",
     "RepositoryError",
     "RepositoryUnavailable",
     "Resolution",
     "ResponseCache",
     "ResponseRepository",
+    "Savings",
+    "SavingsRow",
     "SemanticCacheLayer",
     "SharedProviderError",
     "SignatureError",

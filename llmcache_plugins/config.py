@@ -52,6 +52,7 @@ class CacheSettings(TypedDict, total=False):
     compress_from: int
     near_cache: bool
     near_cache_bytes: int
+    ledger_days: int
     socket_timeout: float
     connect_timeout: float
 
@@ -128,6 +129,8 @@ class CacheConfig:
     this process no longer: see `invalidate(wait=True)`."""
     near_cache_bytes: int = 32 * 1024 * 1024
     """Most bytes of that."""
+    ledger_days: int = 90
+    """For how many days what was saved is kept in Redis, by namespace and model; 0 = not at all."""
     socket_timeout: float = 0.25
     connect_timeout: float = 1.0
 
@@ -160,6 +163,10 @@ class CacheConfig:
             if getattr(self, name) is not None:
                 _require_positive(name, getattr(self, name))
         _require_positive("max_entry_bytes", self.max_entry_bytes)
+        if isinstance(self.ledger_days, bool) or not isinstance(self.ledger_days, int):
+            raise ConfigError(f"ledger_days is a whole number of days, not {self.ledger_days!r}")
+        if not 0 <= self.ledger_days <= 1000:
+            raise ConfigError(f"ledger_days is from 0 to 1000, not {self.ledger_days!r}")
         self._check_together()
 
     def _check_together(self) -> None:

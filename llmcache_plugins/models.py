@@ -322,6 +322,10 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     key: CacheKey | None
     """None when the request has no canonical form."""
+    model: str | None = None
+    """The model that answered, if the answer says so."""
+    usage: Usage | None = None
+    """Tokens of the answer, whoever has paid for them; None when that is not known."""
     age: float = 0.0
     """Seconds since the provider produced the answer; 0 for a fresh one."""
     tokens_saved: Usage | None = None

@@ -24,6 +24,7 @@ from llmcache_plugins.telemetry import ProviderCalled
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from llmcache_plugins.cache.accounts import Accounts
     from llmcache_plugins.cache.job import CallJob, FlightKey, Landing
     from llmcache_plugins.cache.shelf import Shelf
     from llmcache_plugins.keys import CacheKey
@@ -42,11 +43,11 @@ _MOST_ROUNDS = 2
 class Calls:
     """Gives answers to callers, and knows which are being fetched."""
 
-    def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+    def __init__(self, repository: ResponseRepository, shelf: Shelf, accounts: Accounts) -> None:
         self._repository = repository
         self._config = repository.config
         self._shelf = shelf
-        self._crew = Crew(repository, shelf)
+        self._crew = Crew(repository, shelf, on_refreshed=accounts.refreshed)
         self._telemetry = repository.telemetry
         self._flights: Flights[FlightKey, Landing] = Flights(on_abandon=repository.config.on_abandon)
         self._refreshes: Refreshes[Landing] = Refreshes(repository.config)

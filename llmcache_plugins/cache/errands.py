@@ -31,7 +31,7 @@ from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.cache.turns import Lookout
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, UnstorableAnswer
 from llmcache_plugins.loops import running_loop
-from llmcache_plugins.models import EncodedAnswer, Lease, Mode, Outcome, Resolution
+from llmcache_plugins.models import EncodedAnswer, Lease, Mode, Resolution
 from llmcache_plugins.policy import Refusal
 from llmcache_plugins.repository import new_token
 from llmcache_plugins.singleflight import Flights, GaveUp
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
     from llmcache_plugins.cache.job import CallJob, FlightKey, Job, Landing
     from llmcache_plugins.cache.shelf import Shelf, Stored
-    from llmcache_plugins.cache.streams import Streamer
+    from llmcache_plugins.cache.streams import Report, Streamer
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import PerLoop, Tasks
     from llmcache_plugins.models import Commit, Entry
@@ -170,18 +170,24 @@ class Errands:
         await self._flights.aclose()
 
     async def run(
-        self, job: Job, *, tasks: PerLoop[Tasks], may_wait: bool, live: StreamCodec | None = None
+        self, job: Job, *, tasks: PerLoop[Tasks], may_wait: bool, live: StreamCodec | None, report: Report
     ) -> Resolution | Errand:
         """Return the answer, or the errand to bring it. Raises `CacheMiss` in mode "read_only" only.
 
         A context that has an errand under way waits for nobody: others may be waiting for it. With `live` the
-        answer of the resolution may be the chunks of a stream under way: see `Streamer.follow`.
+        answer of the resolution may be the chunks of a stream under way, which the `report` is of: see
+        `Streamer.follow`.
         """
         since = clock()
         found = await glance(job, self._flights, self._repository, self._shelf)
         if found.resolution is None:
             return await self._run(
-                found.job, tasks=tasks.current(), since=since, may_wait=may_wait, live=live
+                found.job,
+                tasks=tasks.current(),
+                since=since,
+                may_wait=may_wait,
+                live=live,
+                report=report,
             )
         if found.is_due and (errand := await self._refresh(found.job, tasks.current())) is not None:
             return errand
@@ -200,7 +206,14 @@ class Errands:
         return None
 
     async def _run(
-        self, job: Job, *, tasks: Tasks, since: float, may_wait: bool, live: StreamCodec | None
+        self,
+        job: Job,
+        *,
+        tasks: Tasks,
+        since: float,
+        may_wait: bool,
+        live: StreamCodec | None,
+        report: Report,
     ) -> Resolution | Errand:
         shares = job.policy.coalesce and job.mode is not Mode.REFRESH
         may_wait = may_wait and shares and not is_held()
@@ -216,9 +229,9 @@ class Errands:
             landing, led = ended
             if landing is None:
                 if live is not None and errand.overtaken.done():
-                    chunks = await self._streams.follow(job, live, tasks=tasks)
+                    chunks = await self._streams.follow(job, live, report, tasks=tasks)
                     if chunks is not None:
-                        return resolutions.of_call(job.key, chunks, Outcome.COALESCED)
+                        return resolutions.of_coalesced(job.key, chunks)
                 continue
             if landing.encoded is None:
                 # Its objects are those of whoever brought them.

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llmcache_plugins.cache.turns import Alone, Lookout
+    from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
-    from llmcache_plugins.models import EncodedAnswer
+    from llmcache_plugins.models import AnswerFacts, EncodedAnswer
     from llmcache_plugins.repository import ResponseRepository
     from llmcache_plugins.telemetry import Telemetry
 
@@ -54,11 +55,19 @@ async def call_provider(call: Callable[[], Awaitable[Any]], telemetry: Telemetry
 class Crew:
     """Flies jobs. `tasks` owns what outlives a caller."""
 
-    def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+    def __init__(
+        self,
+        repository: ResponseRepository,
+        shelf: Shelf,
+        *,
+        on_refreshed: Callable[[CacheKey, AnswerFacts], None] = lambda key, facts: None,
+    ) -> None:
+        """`on_refreshed` is told of each call whose caller has the old answer."""
         self._repository = repository
         self._shelf = shelf
         self._turns = Turns(repository, shelf)
         self._telemetry = repository.telemetry
+        self._on_refreshed = on_refreshed
 
     async def fly(
         self,
@@ -123,6 +132,8 @@ class Crew:
         encoded = self._shelf.encode(lambda: job.codec.encode(answered.answer))
         usage = encoded.facts.usage if encoded is not None else None
         self._telemetry.emit(ProviderCalled(seconds=answered.seconds, failed=False, usage=usage))
+        if job.is_refresh and encoded is not None:
+            self._on_refreshed(job.key, encoded.facts)
         return encoded
 
 

@@ -5,6 +5,7 @@ What it found out is not asked again by the flight that follows, and what it spe
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.job import Glance, Job
 from llmcache_plugins.errors import ConfigError, RepositoryError
 from llmcache_plugins.models import Mode, Resolution
+from llmcache_plugins.telemetry import Missed
 
 if TYPE_CHECKING:
     from llmcache_plugins.cache.job import FlightKey, Landing
@@ -49,12 +51,13 @@ async def glance(
     if job.mode is Mode.REFRESH or may_join:
         return Glimpse(job)
     await repository.ready()
-    budget = Budget(repository.config.lookup_budget)
+    budget, began = Budget(repository.config.lookup_budget), monotonic()
     try:
         opened, seen = await shelf.see(job, budget)
     except (RepositoryError, ConfigError) as error:
         return Glimpse(replace(job, glance=Glance(budget=budget, error=error)))
     if opened is None or not opened.may_be_served:
+        repository.telemetry.emit(Missed(seconds=monotonic() - began))
         return Glimpse(replace(job, glance=Glance(budget=budget, seen=seen)))
     resolution = resolutions.of_opened(job.key, opened)
     if not opened.is_due or job.mode is Mode.READ_ONLY:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.cache_status import cache_status
-from llmcache_plugins.models import Outcome, Resolution
+from llmcache_plugins.models import AnswerFacts, Outcome, Resolution
 
 if TYPE_CHECKING:
     from llmcache_plugins.answers import AnswerCodec
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Entry, SemanticMatch
 
-__all__ = ["STORED", "of_call", "of_entry", "of_landing", "of_opened"]
+__all__ = ["STORED", "of_call", "of_coalesced", "of_entry", "of_landing", "of_opened"]
 
 
 STORED = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE)
 """How stored answers came about."""
+_NOTHING = AnswerFacts()
 
 
 def of_opened(key: CacheKey, opened: Opened) -> Resolution:
@@ -41,6 +42,8 @@ def of_entry(
         answer=answer,
         outcome=outcome,
         key=key,
+        model=entry.answer.facts.model,
+        usage=entry.answer.facts.usage,
         # Another host's clock may be ahead of ours.
         age=max(0.0, now - entry.created),
         tokens_saved=entry.answer.facts.usage,
@@ -51,11 +54,37 @@ def of_entry(
 
 
 def of_call(
-    key: CacheKey | None, answer: Any, outcome: Outcome, *, stored: bool = False, detail: str = ""
+    key: CacheKey | None,
+    answer: Any,
+    outcome: Outcome,
+    *,
+    stored: bool = False,
+    detail: str = "",
+    facts: AnswerFacts = _NOTHING,
 ) -> Resolution:
     """Return the resolution of a provider call of the caller's own."""
     status = cache_status(outcome, stored=stored, detail=detail)
-    return Resolution(answer=answer, outcome=outcome, key=key, cache_status=status)
+    return Resolution(
+        answer=answer,
+        outcome=outcome,
+        key=key,
+        model=facts.model,
+        usage=facts.usage,
+        cache_status=status,
+    )
+
+
+def of_coalesced(key: CacheKey | None, answer: Any, facts: AnswerFacts = _NOTHING) -> Resolution:
+    """Return the resolution of an answer that somebody else has asked for."""
+    return Resolution(
+        answer=answer,
+        outcome=Outcome.COALESCED,
+        key=key,
+        model=facts.model,
+        usage=facts.usage,
+        tokens_saved=facts.usage,
+        cache_status=cache_status(Outcome.COALESCED),
+    )
 
 
 def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool) -> Resolution:
@@ -64,17 +93,12 @@ def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool
     answer = landing.answer if led else _own_copy(landing, codec)
     if landing.outcome in STORED and landing.entry is not None:
         return of_entry(key, landing.entry, answer, outcome=landing.outcome, match=landing.match)
+    facts = landing.encoded.facts if landing.encoded is not None else _NOTHING
     outcome = landing.outcome if led else Outcome.COALESCED
-    if outcome is not Outcome.COALESCED:
-        stored, detail = landing.entry is not None, landing.refusal or _detail_of(outcome)
-        return of_call(key, answer, outcome, stored=stored, detail=detail)
-    return Resolution(
-        answer=answer,
-        outcome=outcome,
-        key=key,
-        tokens_saved=landing.encoded.facts.usage if landing.encoded is not None else None,
-        cache_status=cache_status(outcome),
-    )
+    if outcome is Outcome.COALESCED:
+        return of_coalesced(key, answer, facts)
+    stored, detail = landing.entry is not None, landing.refusal or _detail_of(outcome)
+    return of_call(key, answer, outcome, stored=stored, detail=detail, facts=facts)
 
 
 def _own_copy(landing: Landing, codec: AnswerCodec) -> Any:

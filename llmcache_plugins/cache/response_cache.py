@@ -7,14 +7,18 @@ work; leaves what a flight does to `flight`, and what a server does to the repos
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from msgspec.structs import replace
+
 from llmcache_plugins.answers import Kind, PlainCodec
 from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache import resolutions
+from llmcache_plugins.cache.accounts import Accounts
 from llmcache_plugins.cache.calls import Calls
 from llmcache_plugins.cache.errands import Errand, Errands
 from llmcache_plugins.cache.explaining import Explainer, all_kinds
@@ -29,11 +33,12 @@ from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
 from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Mode, Outcome, Resolution
+from llmcache_plugins.prices import Prices
 from llmcache_plugins.repository import ResponseRepository
-from llmcache_plugins.telemetry import Face, Resolved, Stats, Telemetry
+from llmcache_plugins.telemetry import Face, Stats, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
     from llmcache_plugins.answers import AnswerCodec, StreamCodec
@@ -44,6 +49,8 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.similar import Similar
     from llmcache_plugins.models import Invalidation, Lease
     from llmcache_plugins.policy import CachePolicy, Chooser
+    from llmcache_plugins.prices import Price, PriceTable
+    from llmcache_plugins.savings import Savings
     from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.signature import Unsigned
     from llmcache_plugins.telemetry import Observer
@@ -68,18 +75,20 @@ class ResponseCache:
         *,
         policy: Chooser | str | None = None,
         semantic: SemanticCacheLayer | None = None,
+        prices: Mapping[str, Price] | PriceTable | None = None,
     ) -> None:
         self.repository = repository
         self.config = repository.config
         self.policy = chooser_of(policy, default_ttl=repository.default_ttl)
         self.semantic = semantic
         self._telemetry = repository.telemetry
+        self._accounts = Accounts(repository, Prices(prices))
         self._similar, alike = self._semantics(semantic)
         self._intake = Intake(self.config, self.policy, telemetry=self._telemetry, alike=alike)
         self._explainer = Explainer(repository, self._intake)
         self._shelf = shelf = Shelf(repository, self._similar)
-        self._calls = Calls(repository, shelf)
-        self._streams = Streamer(repository, shelf)
+        self._calls = Calls(repository, shelf, self._accounts)
+        self._streams = Streamer(repository, shelf, self._accounts)
         self._errands = Errands(repository, shelf, self._streams)
         self._tasks = PerLoop(Tasks)
 
@@ -90,18 +99,20 @@ class ResponseCache:
         *,
         policy: Chooser | str | None = None,
         semantic: SemanticCacheLayer | None = None,
+        prices: Mapping[str, Price] | PriceTable | None = None,
         observers: Iterable[Observer] = (),
         **settings: Unpack[CacheSettings],
     ) -> Self:
         """Make a cache on a server: `redis://`, `rediss://`, `unix://`, `redis+cluster://`, `embedded://PATH`.
 
         Without a URL it is the embedded server. `policy` is a `CachePolicy`, the name of a scenario, or a
-        `PolicyRouter`; `semantic` gives equivalent questions one answer; `settings` are the fields of
+        `PolicyRouter`; `semantic` gives equivalent questions one answer; `prices` are those of models that
+        LiteLLM's table lacks, by name; `observers` see every event; `settings` are the fields of
         `CacheConfig`. Opens nothing yet. Raises `ConfigError` for what cannot work.
         """
         config = CacheConfig(**settings)
         repository = ResponseRepository(url, config=config, telemetry=Telemetry(observers))
-        return cls(repository, policy=policy, semantic=semantic)
+        return cls(repository, policy=policy, semantic=semantic, prices=prices)
 
     # -- answering -------------------------------------------------------------------------------------
 
@@ -137,23 +148,24 @@ class ResponseCache:
         refresh, whose answer nobody waits for, where that is not `call`.
         """
         started = monotonic()
-        job = self._intake.take(
-            query,
-            CallJob,
-            codec=codec,
-            options=options,
-            scope=scope,
-            request=request,
-            call=call,
-            again=again,
-        )
-        if isinstance(job, Late):
-            job = await job.taken()
-        if isinstance(job, Declined):
-            resolution = await self._calls.call(call, None, Outcome.BYPASS, detail=job.detail)
-        else:
-            resolution = await self._resolve(job)
-        self._count(resolution, face=face, started=started)
+        with self._telemetry.span():
+            job = self._intake.take(
+                query,
+                CallJob,
+                codec=codec,
+                options=options,
+                scope=scope,
+                request=request,
+                call=call,
+                again=again,
+            )
+            if isinstance(job, Late):
+                job = await job.taken()
+            if isinstance(job, Declined):
+                resolution = await self._calls.call(call, None, Outcome.BYPASS, detail=job.detail)
+            else:
+                resolution = await self._resolve(job)
+            self._accounts.resolved(resolution, face=face, started=started)
         return resolution
 
     async def stream(
@@ -200,10 +212,12 @@ class ResponseCache:
             if on_hit is not None:
                 report.on_hit = partial(_tell, on_hit, key)
             chunks = self._read(job, report, may_wait=may_wait)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-        self._count(_resolution_of(key, report), face=face, started=started)
+        with self._telemetry.stream_span() as span:
+            async with aclosing(chunks):
+                async for chunk in span.over(chunks):
+                    yield chunk
+            with span.attached():
+                self._accounts.resolved(_resolution_of(key, report), face=face, started=started)
 
     async def acquire(
         self,
@@ -229,24 +243,32 @@ class ResponseCache:
         asynchronous generator of its chunks, as that codec makes them: from the first on, as they come. It
         raises `StreamInterrupted` when the stream breaks off; leave it by its `aclose`, or drop it.
         """
-        started = monotonic()
-        job = self._intake.take(
-            query, Job, codec=codec, options=options, scope=scope, request=request, whole=whole
-        )
-        if isinstance(job, Late):
-            job = await job.taken()
-        if isinstance(job, Declined):
-            self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=started)
-            return None
-        found: Resolution | Errand | None
-        if job.is_not_stored:
-            found = await self._errands.read(job)
-        else:
-            found = await self._errands.run(job, tasks=self._tasks, may_wait=may_wait, live=live)
-        resolution = (
-            found if isinstance(found, Resolution) else resolutions.of_call(job.key, None, Outcome.MISS)
-        )
-        self._count(resolution, face=face, started=started)
+        started, report = monotonic(), Report()
+        with self._telemetry.span():
+            job = self._intake.take(
+                query, Job, codec=codec, options=options, scope=scope, request=request, whole=whole
+            )
+            if isinstance(job, Late):
+                job = await job.taken()
+            if isinstance(job, Declined):
+                nothing = resolutions.of_call(None, None, Outcome.BYPASS)
+                self._accounts.resolved(nothing, face=face, started=started)
+                return None
+            found: Resolution | Errand | None
+            if job.is_not_stored:
+                found = await self._errands.read(job)
+            else:
+                found = await self._errands.run(
+                    job, tasks=self._tasks, may_wait=may_wait, live=live, report=report
+                )
+            if isinstance(found, Resolution) and isinstance(found.answer, AsyncGenerator):
+                # What it saves is known at its end.
+                count = partial(self._count_stream, job.key, report, face=face, started=started)
+                return replace(found, answer=_and_then(found.answer, count))
+            resolution = (
+                found if isinstance(found, Resolution) else resolutions.of_call(job.key, None, Outcome.MISS)
+            )
+            self._accounts.resolved(resolution, face=face, started=started)
         return found
 
     def at_hand(self, key: CacheKey, *, codec: AnswerCodec, face: Face = Face.CACHE) -> Resolution | None:
@@ -261,7 +283,8 @@ class ResponseCache:
         if opened is None:
             return None
         resolution = resolutions.of_opened(key, opened)
-        self._count(resolution, face=face, started=started)
+        with self._telemetry.span():
+            self._accounts.resolved(resolution, face=face, started=started)
         return resolution
 
     def bypass(self, reason: str, *, face: Face = Face.CACHE, **options: Unpack[CallOptions]) -> None:
@@ -271,7 +294,9 @@ class ResponseCache:
         """
         if self._intake.terms.mode_of(options) is Mode.READ_ONLY:
             raise CacheMiss(f"such a request is never stored: it {reason}")
-        self._count(resolutions.of_call(None, None, Outcome.BYPASS), face=face, started=monotonic())
+        nothing = resolutions.of_call(None, None, Outcome.BYPASS)
+        with self._telemetry.span():
+            self._accounts.resolved(nothing, face=face, started=monotonic())
 
     async def put(
         self,
@@ -488,6 +513,14 @@ class ResponseCache:
         stats.entries, stats.stored_bytes = size.entries, size.stored_bytes
         return stats
 
+    async def savings(self, *, days: int | None = None) -> Savings:
+        """Return what was saved in all namespaces of this prefix, by day, namespace and model.
+
+        By all processes, with what this one has counted up to now; `days` counts back from today (UTC), None
+        is all that is kept: see `ledger_days`. Raises what the repository raises.
+        """
+        return await self.repository.ledger.read(days=days)
+
     def in_flight(self) -> int:
         """Return how many calls and streams are under way on the running loop."""
         return self._calls.count() + self._streams.count() + self._errands.count()
@@ -529,7 +562,7 @@ class ResponseCache:
 
         if not isinstance(layer, SemanticCacheLayer):
             raise ConfigError(f"semantic is a SemanticCacheLayer, not a {type(layer).__name__}")
-        return Similar(layer, self.repository, find=self._find_similar), Alike
+        return Similar(layer, self.repository, self._accounts, find=self._find_similar), Alike
 
     async def _find_similar(
         self,
@@ -574,23 +607,27 @@ class ResponseCache:
         self._streams.detach(matches)
         self._errands.detach(matches)
 
-    def _count(self, resolution: Resolution, *, face: Face, started: float) -> None:
-        self._telemetry.emit(
-            Resolved(
-                outcome=resolution.outcome,
-                face=face,
-                seconds=monotonic() - started,
-                saved=resolution.tokens_saved,
-                saved_seconds=resolution.seconds_saved,
-            )
-        )
+    def _count_stream(self, key: CacheKey, report: Report, *, face: Face, started: float) -> None:
+        self._accounts.resolved(_resolution_of(key, report), face=face, started=started)
 
 
 def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:
     """Return the resolution of a stream; its answer is not kept."""
     if key is not None and report.outcome in resolutions.STORED and report.entry is not None:
         return resolutions.of_entry(key, report.entry, None, outcome=report.outcome, match=report.match)
-    return resolutions.of_call(key, None, report.outcome)
+    if report.outcome is Outcome.COALESCED:
+        return resolutions.of_coalesced(key, None, report.facts)
+    return resolutions.of_call(key, None, report.outcome, facts=report.facts)
+
+
+async def _and_then(chunks: AsyncGenerator[Any, None], then: Callable[[], None]) -> AsyncGenerator[Any, None]:
+    """Yield the chunks, and do something at their end, whichever that is."""
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        then()
 
 
 def _tell(on_hit: Callable[[Resolution], None], key: CacheKey, opened: Opened) -> None:

@@ -24,12 +24,14 @@ from llmcache_plugins.errors import ConfigError, EmbeddingFailed, RepositoryErro
 from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Found, Outcome, SemanticMatch
+from llmcache_plugins.semantic.matching import Verdict
 from llmcache_plugins.semantic.question import Skip
-from llmcache_plugins.telemetry import SemanticLooked, ShadowCompared, VerifierAsked
+from llmcache_plugins.telemetry import Purpose, SemanticLooked, ShadowCompared, VerifierAsked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from llmcache_plugins.cache.accounts import Accounts
     from llmcache_plugins.cache.alike import Alike, Scoped
     from llmcache_plugins.cache.job import Job
     from llmcache_plugins.cache.opened import Opened
@@ -62,13 +64,15 @@ class Similar:
         self,
         layer: SemanticCacheLayer,
         repository: ResponseRepository,
+        accounts: Accounts,
         *,
         find: Callable[..., Awaitable[Resolution | None]],
     ) -> None:
         self._layer = layer
         self._repository = repository
         self._telemetry = repository.telemetry
-        self._matcher = layer.bind(repository.vectors, find=find)
+        self._accounts = accounts
+        self._matcher = layer.bind(repository.vectors, find=find, on_bill=self._embedded)
         self._tasks = PerLoop(Tasks)
         self._asking: PerLoop[set[asyncio.Task[Any]]] = PerLoop(set)
         """Verifiers that were asked: they may not let themselves be cancelled."""
@@ -98,13 +102,19 @@ class Similar:
         if (alike := job.asked.alike) is None:
             return None
         began = time.monotonic()
-        opened, result = await self._tried(job, alike, opener)
+        vetoes: list[str] = []
+        opened, result = await self._tried(job, alike, opener, vetoes)
         similarity = opened.match.similarity if opened is not None and opened.match is not None else None
         if opened is not None and opened.match is not None and self._layer.shadow:
             alike.shadow = (opened.match, opened.entry.answer)
             opened, result = None, "shadow"
         self._telemetry.emit(
-            SemanticLooked(result=result, similarity=similarity, seconds=time.monotonic() - began)
+            SemanticLooked(
+                result=result,
+                similarity=similarity,
+                seconds=time.monotonic() - began,
+                vetoes=tuple(vetoes),
+            )
         )
         return opened
 
@@ -112,7 +122,7 @@ class Similar:
         """Like `find`, counting nothing, in the shadow or not. Raises what goes wrong."""
         alike = job.asked.alike
         scoped = await alike.scoped(job.key) if alike is not None else Skip.NO_QUESTION
-        return None if isinstance(scoped, Skip) else await self._found(job, scoped, opener, None)
+        return None if isinstance(scoped, Skip) else await self._found(job, scoped, opener, None, [])
 
     async def note(self, job: Job, entry: Entry, *, fence: str = "") -> None:
         """Keep the question of an entry that was stored; its `fence`, if it is known. Never raises.
@@ -150,7 +160,9 @@ class Similar:
 
     # -- looking ---------------------------------------------------------------------------------------
 
-    async def _tried(self, job: Job, alike: Alike, opener: Opener) -> tuple[Opened | None, str]:
+    async def _tried(
+        self, job: Job, alike: Alike, opener: Opener, vetoes: list[str]
+    ) -> tuple[Opened | None, str]:
         budget = Budget(self._layer.budget)
         try:
             scoped = await budget.wait_for(self._tasks.current().spawn(alike.scoped(job.key)))
@@ -159,7 +171,7 @@ class Similar:
                 return None, skip or Skip.NO_QUESTION
             if (hurdle := self._matcher.hurdle(scoped.text, within=self._layer.budget)) is not None:
                 return None, hurdle
-            opened = await self._found(job, scoped, opener, budget)
+            opened = await self._found(job, scoped, opener, budget, vetoes)
         except RepositoryUnavailable:
             return None, Skip.LATE
         except Exception as error:  # noqa: BLE001 - an embedder's, an index's: it costs a hit, never a call
@@ -172,13 +184,16 @@ class Similar:
             return Skip.CONVERSATION
         return None
 
-    async def _found(self, job: Job, scoped: Scoped, opener: Opener, budget: Budget | None) -> Opened | None:
+    async def _found(
+        self, job: Job, scoped: Scoped, opener: Opener, budget: Budget | None, vetoes: list[str]
+    ) -> Opened | None:
         finding = self._tasks.current().spawn(
             self._matcher.find(job.key.namespace, scoped.scope, scoped.text)
         )
         matches = await (budget.wait_for(finding) if budget is not None else finding)
+        vetoes += map(str, matches.vetoes)
         verifying_until = time.monotonic() + self._layer.verifier_budget
-        for match in matches:
+        for match in matches.found:
             if match.digest == job.key.digest or (scoped.text, match.stored) in self._refused:
                 continue  # its own entry, which was looked at already; or what somebody has called wrong
             opened = await self._opened(job, match, opener, budget, asked=scoped.text)
@@ -186,7 +201,7 @@ class Similar:
                 if opened is not None:
                     return opened
                 continue
-            if await self._is_verified(scoped, match, opened, until=verifying_until):
+            if await self._is_verified(job, scoped, match, opened, until=verifying_until):
                 # It may have been invalidated meanwhile.
                 return await self._opened(job, match, opener, budget, asked=scoped.text, verified=True)
         return None
@@ -227,21 +242,23 @@ class Similar:
         )
         return replace(opened, match=said)
 
-    async def _is_verified(self, scoped: Scoped, match: Match, opened: Opened, *, until: float) -> bool:
+    async def _is_verified(
+        self, job: Job, scoped: Scoped, match: Match, opened: Opened, *, until: float
+    ) -> bool:
         place = (scoped.scope, scoped.text, match.digest, opened.fence)
         ok = self._verdicts.get(place)
         if ok is None:
-            ok = await self._verified(scoped.text, match.stored, within=until - time.monotonic())
+            ok = await self._verified(job, scoped.text, match.stored, within=until - time.monotonic())
             if ok is not None:
                 _remember(self._verdicts, place, ok)
         return ok is True
 
-    async def _verified(self, asked: str, stored: str, *, within: float) -> bool | None:
+    async def _verified(self, job: Job, asked: str, stored: str, *, within: float) -> bool | None:
         """Ask the verifier; None for no answer, which counts as a no and is not remembered."""
         verifier = self._layer.verifier
         if verifier is None or within <= 0:
             return None
-        began, usage, ok = time.monotonic(), None, None
+        began, ok = time.monotonic(), None
         # A task of its own: one that does not let itself be cancelled, or cancels itself, is its own affair.
         asking = asyncio.get_running_loop().create_task(_answer_of(verifier, asked, stored))
         here = self._asking.current()
@@ -253,11 +270,19 @@ class Similar:
             asking.cancel()
         if asking.done() and not asking.cancelled():
             if (error := asking.exception()) is None:
-                ok, usage = asking.result()
+                verdict = asking.result()
+                ok = bool(verdict.ok)
+                self._accounts.spent(
+                    Purpose.VERIFIER, verdict.usage, verdict.model, namespace=job.key.namespace
+                )
             elif isinstance(error, Exception):
                 self._complain(error)
-        self._telemetry.emit(VerifierAsked(seconds=time.monotonic() - began, ok=ok, usage=usage))
+        self._telemetry.emit(VerifierAsked(seconds=time.monotonic() - began, ok=ok))
         return ok
+
+    def _embedded(self, model: str, usage: Usage) -> None:
+        namespace = self._repository.config.namespace
+        self._accounts.spent(Purpose.EMBEDDING, usage, model, namespace=namespace)
 
     def _complain(self, error: Exception) -> None:
         """Say each kind of failure once; only its name, for what it says may be somebody's question."""
@@ -298,9 +323,9 @@ def _heard(asking: set[asyncio.Task[Any]], ended: asyncio.Task[Any]) -> None:
         ended.exception()  # whoever waited may be gone
 
 
-async def _answer_of(verifier: Any, asked: str, stored: str) -> tuple[bool, Usage | None]:
+async def _answer_of(verifier: Any, asked: str, stored: str) -> Any:
     said = await verifier(asked, stored)
-    return (said, None) if isinstance(said, bool) else (bool(said.ok), said.usage)
+    return Verdict(ok=said) if isinstance(said, bool) else said
 
 
 def _remember(place: OrderedDict[K, V], key: K, value: V) -> None:

@@ -180,6 +180,8 @@ class Turns:
                 continue
             missed = 0
             if not isinstance(turn, Wait):
+                if isinstance(turn, Lease) and turn.is_held:
+                    self._emit(LeaseStep.TAKEN_OVER)
                 return turn
             if tail is not None and tail.begin(turn, asked_at=asked_at):
                 await tail.follow(ear)

@@ -27,15 +27,14 @@ from llmcache_plugins.repository.wakes import Wakes
 from llmcache_plugins.telemetry import BreakerChanged, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from llmcache_plugins.budget import Budget
-    from llmcache_plugins.keys import BucketKeys
-    from llmcache_plugins.repository.scripts import Argument
+    from llmcache_plugins.repository.scripts import Argument, KeyNames
     from llmcache_plugins.repository.topology import Group, Topology
     from llmcache_plugins.repository.touches import Touches
 
-    ScriptCall: TypeAlias = tuple[BucketKeys, Mapping[str, Argument], Sequence[Argument]]
+    ScriptCall: TypeAlias = tuple[KeyNames, Mapping[str, Argument], Sequence[Argument]]
 
 __all__ = ["Link"]
 
@@ -63,6 +62,8 @@ class Link:
         self._tasks = Tasks()
         self.spawn = self._tasks.spawn
         self.touches: Touches | None = None
+        self.before_close: list[Callable[[], Awaitable[object]]] = []
+        """What is still to be told the server; it must not raise, nor wait for long."""
         self._opening: asyncio.Task[None] | None = None
         self._at_loop_end: AsyncIterator[None] | None = None
         self._misconfigured: ConfigError | None = None
@@ -114,7 +115,7 @@ class Link:
     async def run(
         self,
         name: str,
-        keys: BucketKeys,
+        keys: KeyNames,
         arguments: Mapping[str, Argument],
         rest: Sequence[Argument] = (),
         *,
@@ -129,7 +130,7 @@ class Link:
     def start(
         self,
         name: str,
-        keys: BucketKeys,
+        keys: KeyNames,
         arguments: Mapping[str, Argument],
         rest: Sequence[Argument] = (),
         *,
@@ -357,8 +358,8 @@ class Link:
     async def _close(self) -> None:
         # A task that connects may outlive its cancellation (asyncio.wait_for on Python 3.11).
         self._is_closed = True
-        if self.touches is not None:
-            await self.touches.flush()
+        for tell in self.before_close:
+            await tell()
         self._reads.close()
         self._scripts.close()
         await self._tasks.cancel()

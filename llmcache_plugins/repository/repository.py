@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from llmcache_plugins import codec
@@ -21,6 +22,7 @@ from llmcache_plugins.policy import check_ttl
 from llmcache_plugins.repository import maintenance
 from llmcache_plugins.repository.invalidating import Voiding
 from llmcache_plugins.repository.leases import Leases
+from llmcache_plugins.repository.ledger import Ledger
 from llmcache_plugins.repository.link import Link
 from llmcache_plugins.repository.near import NEAR_SECONDS, NearCache
 from llmcache_plugins.repository.reading import (
@@ -30,13 +32,14 @@ from llmcache_plugins.repository.reading import (
     model_subject,
     tag_subject,
 )
+from llmcache_plugins.repository.rounds import Rounds
 from llmcache_plugins.repository.timings import Timings
 from llmcache_plugins.repository.topology import connect, wrap
 from llmcache_plugins.repository.touches import Touches
 from llmcache_plugins.repository.urls import parse_url
 from llmcache_plugins.repository.vectors import Vectors
 from llmcache_plugins.repository.writing import Writer, check_bounds
-from llmcache_plugins.telemetry import Evicted, FoundNear, MarksForgotten, Telemetry
+from llmcache_plugins.telemetry import Evicted, FoundNear, MarksForgotten, Measured, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -101,6 +104,8 @@ class ResponseRepository:
             locate=self._locate, judge=self._judge, writer=self._writer, timings=self._timings
         )
         self.vectors = Vectors(links=self._links, layout=self._layout)
+        self.ledger = Ledger(links=self._links, config=self.config, on_change=self._go_round)
+        self._rounds = Rounds(links=self._links, ledger=self.ledger, measure=self._measure)
         if url is None and client is None:
             _log.info("no Redis URL: answers are kept by a server on this machine, for this user only")
 
@@ -351,7 +356,18 @@ class ResponseRepository:
                 return link.start("touch", BucketKeys(root), arguments, members)
 
             link.touches = Touches(note=note)
+            link.before_close.append(link.touches.flush)
         return link.touches
+
+    def _go_round(self) -> None:
+        self._rounds.soon()
+
+    async def _measure(self, link: Link) -> None:
+        layout = self._layout(self.config.namespace, link)
+        buckets = await maintenance.measure(link, layout)
+        place = hash((self.address, layout.prefix, layout.namespace))
+        entries, stored_bytes = (sum(column) for column in zip(*buckets, strict=True))
+        self.telemetry.emit(Measured(place=place, entries=entries, stored_bytes=stored_bytes))
 
     def _count_evicted(self, entries: int) -> None:
         if entries:
@@ -378,10 +394,12 @@ class ResponseRepository:
         )
 
     def _new_link(self) -> Link:
-        return Link(
+        link = Link(
             self._new_topology(),
             telemetry=self.telemetry,
             command_timeout=self.config.connect_timeout + self.config.socket_timeout,
             # A patient socket is no reason to wait for a confirmation from a server that hangs.
             wake_patience=min(self.config.socket_timeout, self.config.connect_timeout),
         )
+        link.before_close.append(partial(self._rounds.last, link))
+        return link

@@ -11,16 +11,24 @@ import hashlib
 import re
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmcache_plugins.keys import BucketKeys
-
-__all__ = ["SCRIPTS", "Argument", "Script"]
+__all__ = ["SCRIPTS", "Argument", "KeyNames", "Script"]
 
 Argument = str | bytes | int | float
+
+
+class KeyNames(Protocol):
+    """Redis keys by what they are to a script; all of one slot, that of `root`."""
+
+    @property
+    def root(self) -> str:
+        """What they begin with."""
+
+    def __getitem__(self, what: str, /) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +47,7 @@ class Script:
         return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def command(
-        self, keys: BucketKeys, arguments: Mapping[str, Argument], rest: Sequence[Argument] = ()
+        self, keys: KeyNames, arguments: Mapping[str, Argument], rest: Sequence[Argument] = ()
     ) -> tuple[Argument, ...]:
         """Return the EVALSHA command. Raises KeyError for a parameter that is missing."""
         if rest and self.variadic is None:

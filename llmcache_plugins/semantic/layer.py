@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
-    from llmcache_plugins.models import Resolution
+    from llmcache_plugins.models import Resolution, Usage
     from llmcache_plugins.semantic.embedders import Embedder
     from llmcache_plugins.semantic.indexes import IndexName, VectorStore
     from llmcache_plugins.semantic.matching import Verifier
@@ -134,13 +134,23 @@ class SemanticCacheLayer:
             )
         return await self._find(query, **options)
 
-    def bind(self, store: VectorStore, *, find: Callable[..., Awaitable[Resolution | None]]) -> Matcher:
-        """Take this layer for a cache, once: what finds questions in `store`. Raises `ConfigError`."""
+    def bind(
+        self,
+        store: VectorStore,
+        *,
+        find: Callable[..., Awaitable[Resolution | None]],
+        on_bill: Callable[[str, Usage], None],
+    ) -> Matcher:
+        """Take this layer for a cache, once: what finds questions in `store`. Raises `ConfigError`.
+
+        `on_bill` is told what the embedder has cost.
+        """
         if self._find is not None:
             raise ConfigError(
                 "this semantic layer belongs to another cache; share the embedder, not the layer"
             )
         self._find = find
+        self.embedding.on_bill = on_bill
         return Matcher(
             store,
             embedding=self.embedding,

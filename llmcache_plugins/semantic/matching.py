@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from llmcache_plugins.models import Usage
+from llmcache_plugins.semantic.guards import Guard, profile_of
 from llmcache_plugins.semantic.guards import Verdict as GuardVerdict
-from llmcache_plugins.semantic.guards import profile_of
 from llmcache_plugins.semantic.indexes import Neighbour, choose
 from llmcache_plugins.semantic.question import Skip
 from llmcache_plugins.semantic.scoring import similarity
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.semantic.guards import Guards, Profile
     from llmcache_plugins.semantic.indexes import IndexName, VectorIndex, VectorStore
 
-__all__ = ["Match", "Matcher", "Verdict", "Verifier"]
+__all__ = ["Match", "Matcher", "Matches", "Verdict", "Verifier"]
 
 CANDIDATES: Final = 8
 """Neighbours that are looked at: the nearest one may be the one with the wrong number."""
@@ -46,6 +46,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     """Whether one answer serves both questions."""
     usage: Usage | None = None
+    model: str | None = None
+    """The one that was asked, for its price."""
 
 
 Verifier = Callable[[str, str], Awaitable[bool | Verdict]]
@@ -63,6 +65,14 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     needs_verifier: bool = False
     stored: str = ""
     """The text of the stored question."""
+
+
+class Matches(msgspec.Struct, frozen=True):
+    """What there is for a question: the best first, and then what a verifier must be asked about."""
+
+    found: tuple[Match, ...] = ()
+    vetoes: tuple[Guard, ...] = ()
+    """The guards that have kept back what was near enough, each once for each question kept back."""
 
 
 class Matcher:
@@ -105,24 +115,35 @@ class Matcher:
         """Say whether a text can be embedded at all."""
         return self._embedding.fits(text)
 
-    async def find(self, namespace: str, scope: str, text: str) -> list[Match]:
-        """Return what may be served for a text, the best first, and then what a verifier must be asked about.
+    async def find(self, namespace: str, scope: str, text: str) -> Matches:
+        """Return what may be served for a text.
 
         Raises `EmbeddingFailed`, and what the repository raises.
         """
         index, profile = await self._chosen(), profile_of(text)
         same = await index.same_text(namespace, scope, profile.canonical)
         if same is not None and self._judge(profile, same).same_text:
-            return [Match(digest=same.digest, similarity=1.0, passed=(SAME_TEXT,), stored=same.text)]
+            return Matches(
+                (Match(digest=same.digest, similarity=1.0, passed=(SAME_TEXT,), stored=same.text),)
+            )
         vector, gist = await self._vectors(text, profile)
         near = await index.nearest(
             namespace, scope, vector, k=CANDIDATES, at_least=max(self._reject - _SLACK, -1.0)
         )
-        judged = [_Judged(one, verdict) for one in near if not (verdict := self._judge(profile, one)).vetoes]
+        verdicts = [_Judged(one, self._judge(profile, one)) for one in near]
+        judged = [one for one in verdicts if not one.verdict.vetoes]
         cosines = await self._gists(gist, judged)
         matches = [one.match(cosines.get(one.near.digest), accept=self._accept) for one in judged]
         kept = [match for match in matches if match.similarity >= self._reject]
-        return sorted(kept, key=lambda match: -match.similarity)
+        return Matches(
+            tuple(sorted(kept, key=lambda match: -match.similarity)),
+            tuple(
+                veto.guard
+                for one in verdicts
+                if one.near.similarity >= self._accept
+                for veto in one.verdict.vetoes
+            ),
+        )
 
     async def add(self, key: CacheKey, *, fence: str, scope: str, text: str) -> bool:
         """Keep a question beside its answer; False when the answer is gone. Raises what `find` raises."""

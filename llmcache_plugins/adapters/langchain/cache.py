@@ -34,7 +34,7 @@ from llmcache_plugins.loops import PerLoop, running_loop
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from langchain_core.outputs import Generation
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Resolution
     from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.prices import Price, PriceTable
     from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.telemetry import Observer
 
@@ -98,13 +99,16 @@ class LangChainCache(BaseCache):
         *,
         policy: Chooser | str | None = None,
         semantic: SemanticCacheLayer | None = None,
+        prices: Mapping[str, Price] | PriceTable | None = None,
         observers: Iterable[Observer] = (),
         zero_usage: bool = False,
         **settings: Unpack[CacheSettings],
     ) -> Self:
         """Make a cache on a server, or on the embedded one without a URL: see `ResponseCache.from_url`."""
         settings.setdefault("max_lead", LONGEST_LEAD)
-        cache = ResponseCache.from_url(url, policy=policy, semantic=semantic, observers=observers, **settings)
+        cache = ResponseCache.from_url(
+            url, policy=policy, semantic=semantic, prices=prices, observers=observers, **settings
+        )
         return cls(cache, zero_usage=zero_usage)
 
     # -- asynchronous ----------------------------------------------------------------------------------

@@ -24,12 +24,13 @@ from llmcache_plugins.cache import ResponseCache
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from llmcache_plugins.cache import Explanation
     from llmcache_plugins.config import CacheSettings
     from llmcache_plugins.policy import Chooser
+    from llmcache_plugins.prices import Price, PriceTable
     from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.telemetry import Observer
 
@@ -105,6 +106,7 @@ class LiteLLMCache(Cache):
         *,
         policy: Chooser | str | None = None,
         semantic: SemanticCacheLayer | None = None,
+        prices: Mapping[str, Price] | PriceTable | None = None,
         observers: Iterable[Observer] = (),
         mode: str = "default_on",
         supported_call_types: Iterable[str] = CALL_TYPES,
@@ -120,7 +122,9 @@ class LiteLLMCache(Cache):
         when: Any = mode
         if mode not in _WHEN:
             settings["mode"], when = mode, "default_on"
-        cache = ResponseCache.from_url(url, policy=policy, semantic=semantic, observers=observers, **settings)
+        cache = ResponseCache.from_url(
+            url, policy=policy, semantic=semantic, prices=prices, observers=observers, **settings
+        )
         return cls(cache, mode=when, supported_call_types=supported_call_types, isolate=isolate)
 
     # -- LiteLLM's contract ----------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import litellm
 
-from llmcache_plugins.semantic.embedders.rows import as_rows, normalized, rows_of_answer
+from llmcache_plugins.semantic.embedders.rows import as_rows, normalized, rows_of_answer, usage_of_answer
+from llmcache_plugins.semantic.embedders.seam import Billed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,10 @@ class LiteLLMEmbedder:
 
         Raises what LiteLLM raises, and `EmbeddingFailed` for an answer that is not as asked for.
         """
+        return (await self.embed_billed(texts)).rows
+
+    async def embed_billed(self, texts: Sequence[str]) -> Billed:
+        """Like `embed`, and say what the provider has billed."""
         answer = await litellm.aembedding(
             input=list(texts),
             # The first keeps LiteLLM from asking, the second from storing, in every version.
@@ -62,4 +67,8 @@ class LiteLLMEmbedder:
             **self._options,
         )
         rows = rows_of_answer(answer, count=len(texts), name=self.name)
-        return normalized(as_rows(rows, count=len(texts), dim=self.dim, name=self.name))
+        return Billed(
+            rows=normalized(as_rows(rows, count=len(texts), dim=self.dim, name=self.name)),
+            model=self._options["model"],
+            usage=usage_of_answer(answer),
+        )

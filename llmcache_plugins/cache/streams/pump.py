@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.cache.claim import Claim
@@ -15,12 +16,13 @@ from llmcache_plugins.cache.streams.publisher import Publisher
 from llmcache_plugins.cache.streams.tail import Tail
 from llmcache_plugins.cache.turns import Followed, Missing, Ready, Turns
 from llmcache_plugins.errors import CacheMiss
-from llmcache_plugins.models import Lease, Outcome
+from llmcache_plugins.models import AnswerFacts, Lease, Outcome
 from llmcache_plugins.telemetry import ProviderCalled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from llmcache_plugins.cache.accounts import Accounts
     from llmcache_plugins.cache.job import StreamJob
     from llmcache_plugins.cache.opened import Opened
     from llmcache_plugins.cache.shelf import Shelf
@@ -36,12 +38,13 @@ __all__ = ["Pump"]
 class Pump:
     """Moves chunks from where they come to whoever reads. `tasks` owns what goes on after."""
 
-    def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+    def __init__(self, repository: ResponseRepository, shelf: Shelf, accounts: Accounts) -> None:
         self._repository = repository
         self._config = repository.config
         self._shelf = shelf
         self._turns = Turns(repository, shelf)
         self._telemetry = repository.telemetry
+        self._accounts = accounts
 
     async def run(
         self,
@@ -68,11 +71,13 @@ class Pump:
             case Ready():
                 voyage.outcome = Outcome.COALESCED if turn.waited else turn.opened.outcome
                 voyage.opened = turn.opened
+                voyage.facts = turn.opened.entry.answer.facts
                 voyage.is_under("", confirmed_at=turn.asked_at)
                 if turn.opened.is_due:
                     on_due(turn.opened)
             case Followed():
                 voyage.outcome = Outcome.COALESCED
+                voyage.facts = self._facts_of(job, voyage)
             case Missing():
                 raise CacheMiss(turn.reason)
             case _:
@@ -119,9 +124,23 @@ class Pump:
             failed = False
             encoded = self._shelf.encode(lambda: job.codec.join(originals))
         finally:
-            usage = encoded.facts.usage if encoded is not None else None
-            self._telemetry.emit(ProviderCalled(seconds=clock() - called_at, failed=failed, usage=usage))
+            voyage.facts = facts = encoded.facts if encoded is not None else AnswerFacts()
+            called = ProviderCalled(seconds=clock() - called_at, failed=failed, usage=facts.usage)
+            self._telemetry.emit(called)
+        if job.is_refresh:
+            self._accounts.refreshed(job.key, facts)
         return encoded
+
+    def _facts_of(self, job: StreamJob, voyage: Voyage) -> AnswerFacts:
+        """Return what is known of an answer that came from another process in chunks."""
+
+        def joined() -> EncodedAnswer:
+            packed = [chunk.packed for chunk in voyage.cast.chunks if chunk.packed is not None]
+            unpack = partial(job.codec.unpack_chunk, query=job.query)
+            return job.codec.join([part for one in packed for part in unpack(one)])
+
+        encoded = self._shelf.encode(joined)
+        return encoded.facts if encoded is not None else AnswerFacts()
 
 
 @asynccontextmanager

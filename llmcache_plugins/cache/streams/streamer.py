@@ -16,7 +16,7 @@ from llmcache_plugins.cache.streams.pump import Pump
 from llmcache_plugins.cache.streams.voyage import Voyage
 from llmcache_plugins.errors import CacheMiss, ConfigError, RepositoryError, StreamInterrupted, WaitTimeout
 from llmcache_plugins.failures import is_own
-from llmcache_plugins.models import Mode, Outcome
+from llmcache_plugins.models import AnswerFacts, Mode, Outcome
 from llmcache_plugins.singleflight import Flight, Flights
 from llmcache_plugins.telemetry import ProviderCalled
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from llmcache_plugins.answers import StreamCodec
+    from llmcache_plugins.cache.accounts import Accounts
     from llmcache_plugins.cache.job import FlightKey, Job, StreamJob
     from llmcache_plugins.cache.opened import Opened
     from llmcache_plugins.cache.shelf import Shelf
@@ -47,6 +48,8 @@ class Report:
         self.entry: Entry | None = None
         """The stored answer, of a hit."""
         self.match: SemanticMatch | None = None
+        self.facts = AnswerFacts()
+        """What is known of an answer that was not stored before."""
         self.on_hit: Callable[[Opened], None] = lambda _: None
         """Called before the first chunk of a stored answer."""
 
@@ -59,10 +62,10 @@ class Report:
 class Streamer:
     """Gives streams to readers, and knows which are under way."""
 
-    def __init__(self, repository: ResponseRepository, shelf: Shelf) -> None:
+    def __init__(self, repository: ResponseRepository, shelf: Shelf, accounts: Accounts) -> None:
         self._repository = repository
         self._shelf = shelf
-        self._pump = Pump(repository, shelf)
+        self._pump = Pump(repository, shelf, accounts)
         config = repository.config
         self._flights: Flights[FlightKey, None] = Flights(on_abandon=config.on_abandon)
         self._refreshes: Refreshes[None] = Refreshes(config)
@@ -105,14 +108,16 @@ class Streamer:
             for chunk in spare.answer:
                 yield chunk
 
-    async def follow(self, job: Job, codec: StreamCodec, *, tasks: Tasks) -> AsyncGenerator[Any, None] | None:
+    async def follow(
+        self, job: Job, codec: StreamCodec, report: Report, *, tasks: Tasks
+    ) -> AsyncGenerator[Any, None] | None:
         """Return the chunks of a stream that somebody has under way, when its first one is there.
 
-        None if there is no such stream, or no more. What comes after the first chunk raises nothing but
-        `StreamInterrupted`.
+        The `report` is complete when they have ended. None if there is no such stream, or no more. What comes
+        after the first chunk raises nothing but `StreamInterrupted`.
         """
         reading = job.following(codec, budget=Budget(self._repository.config.lookup_budget))
-        chunks = self.read(reading, Report(), tasks=tasks, may_wait=True)
+        chunks = self.read(reading, report, tasks=tasks, may_wait=True)
         try:
             first = await anext(chunks)
         except Exception:  # noqa: BLE001 - whatever its leader was told: who was given nothing asks again
@@ -226,6 +231,7 @@ class _Rider:
             report.found(opened)
         else:
             report.outcome = outcome if self._led else Outcome.COALESCED
+            report.facts = self._voyage.facts
         if opened is not None and not self._given:
             for given in opened.answer if self._led else self._job.read(opened.entry.answer):
                 yield given

@@ -9,7 +9,7 @@ from llmcache_plugins.budget import Budget
 from llmcache_plugins.cache.shelf import clock
 from llmcache_plugins.cache.streams.broadcast import Broadcast
 from llmcache_plugins.errors import ConfigError, RepositoryError
-from llmcache_plugins.models import Outcome, Wait
+from llmcache_plugins.models import AnswerFacts, Outcome, Wait
 from llmcache_plugins.repository import new_token
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Voyage:
         self.outcome = Outcome.MISS
         self.opened: Opened | None = None
         """The whole answer where it came at once."""
+        self.facts = AnswerFacts()
+        """What is known of the answer, when it has ended."""
         self._repository = repository
         self._key = key
         self._provenance = provenance

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.errors import ConfigError
-from llmcache_plugins.semantic.embedders.rows import as_rows, normalized, rows_of_answer
+from llmcache_plugins.semantic.embedders.rows import as_rows, normalized, rows_of_answer, usage_of_answer
+from llmcache_plugins.semantic.embedders.seam import Billed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,14 @@ class OpenAIEmbedder:
 
         Raises what the client raises, and `EmbeddingFailed` for an answer that is not as asked for.
         """
+        return (await self.embed_billed(texts)).rows
+
+    async def embed_billed(self, texts: Sequence[str]) -> Billed:
+        """Like `embed`, and say what the endpoint has billed."""
         answer = await self._client.embeddings.create(input=list(texts), **self._options)
         rows = rows_of_answer(answer, count=len(texts), name=self.name)
-        return normalized(as_rows(rows, count=len(texts), dim=self.dim, name=self.name))
+        return Billed(
+            rows=normalized(as_rows(rows, count=len(texts), dim=self.dim, name=self.name)),
+            model=self._options["model"],
+            usage=usage_of_answer(answer),
+        )

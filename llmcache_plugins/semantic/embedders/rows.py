@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from llmcache_plugins.errors import EmbeddingFailed
+from llmcache_plugins.models import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Rows", "as_rows", "fault_of", "normalized", "rows_of_answer"]
+__all__ = ["Rows", "as_rows", "fault_of", "normalized", "rows_of_answer", "usage_of_answer"]
 
 Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 """float32, of shape (n, dim); or (dim,), where one vector is meant."""
@@ -79,6 +80,12 @@ def rows_of_answer(answer: Any, *, count: int, name: str) -> list[Any]:
     for place, item in zip(places, items, strict=True):
         rows[place] = _field(item, "embedding")
     return rows
+
+
+def usage_of_answer(answer: Any) -> Usage | None:
+    """Return the tokens that an answer in OpenAI's form was billed; None where it does not say."""
+    tokens = _field(_field(answer, "usage"), "prompt_tokens")
+    return Usage(input_tokens=tokens) if isinstance(tokens, int) and tokens > 0 else None
 
 
 def _items(answer: Any) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from llmcache_plugins.errors import ConfigError
@@ -9,9 +10,19 @@ from llmcache_plugins.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmcache_plugins.models import Usage
     from llmcache_plugins.semantic.embedders.rows import Rows
 
-__all__ = ["Embedder", "checked"]
+__all__ = ["Billed", "Embedder", "checked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Billed:
+    """Vectors, as `embed` returns them, and what they have cost: `usage` of `model`; None if unknown."""
+
+    rows: Rows
+    model: str
+    usage: Usage | None
 
 
 @runtime_checkable
@@ -25,6 +36,8 @@ class Embedder(Protocol):
     - `can_read(text) -> bool`: False for a text of which it does not see everything.
     - `async load()`: makes the first `embed` as quick as the others; may be called often, from any loop.
     - `max_batch: int`: most texts of one `embed`, where a batch of more gains nothing.
+    - `async embed_billed(texts) -> Billed`: asked instead of `embed`; what it has cost is taken off what the
+      cache has saved.
     - `concurrency: int`: how many `embed` may run at once on one event loop; 1 where it is not there, the
       right number for one that keeps a core busy.
     """

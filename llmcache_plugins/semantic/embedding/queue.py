@@ -28,8 +28,9 @@ from llmcache_plugins.semantic.embedding.pace import Pace
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from llmcache_plugins.models import Usage
     from llmcache_plugins.semantic.embedders.rows import Rows
-    from llmcache_plugins.semantic.embedders.seam import Embedder
+    from llmcache_plugins.semantic.embedders.seam import Billed, Embedder
 
 __all__ = ["Embedding"]
 
@@ -96,6 +97,8 @@ class Embedding:
         timeout: float = 30.0,
     ) -> None:
         self._embedder: Any = checked(embedder)
+        self.on_bill: Callable[[str, Usage], None] = lambda model, usage: None
+        """Told what an embedder has cost, by its model."""
         for name, value in {"max_batch": max_batch, "max_queue": max_queue, "timeout": timeout}.items():
             if not value > 0:
                 raise ConfigError(f"{name} must be a positive number, not {value!r}")
@@ -308,12 +311,22 @@ class Embedding:
 
     async def _called(self, texts: list[str]) -> Rows:
         try:
-            raw = await self._embedder.embed(texts)
+            raw = await self._asked(texts)
             return normalized(as_rows(raw, count=len(texts), dim=self.dim, name=self.name))
         except EmbeddingFailed:
             raise
         except Exception as error:
             raise EmbeddingFailed(f"{self.name} raised {type(error).__name__}") from error
+
+    async def _asked(self, texts: list[str]) -> Any:
+        ask: Callable[..., Coroutine[Any, Any, Billed]] | None
+        ask = getattr(self._embedder, "embed_billed", None)
+        if ask is None:
+            return await self._embedder.embed(texts)
+        billed = await ask(texts)
+        if billed.usage is not None:
+            self.on_bill(billed.model, billed.usage)
+        return billed.rows
 
     # The model.
 

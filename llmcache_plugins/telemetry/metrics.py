@@ -1,0 +1,228 @@
+"""OpenTelemetry metrics: each event becomes a measurement of `llmcache.*`.
+
+Owns names, units, buckets and attributes; docs/telemetry.md lists them. Units are UCUM. Every attribute has a
+closed set of values; names of models, which a request may invent, are closed at the first hundred. Uses the
+API alone: which SDK listens, if any, is the application's affair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import metrics
+
+from llmcache_plugins.models import Outcome
+from llmcache_plugins.telemetry.events import (
+    BreakerChanged,
+    Evicted,
+    Face,
+    FoundNear,
+    LeaseEvent,
+    MarksForgotten,
+    Measured,
+    Missed,
+    ProviderCalled,
+    Refused,
+    Resolved,
+    SemanticLooked,
+    ShadowCompared,
+    Spent,
+    Unreadable,
+    VerifierAsked,
+)
+from llmcache_plugins.telemetry.stats import SPARED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.metrics import MeterProvider
+
+    from llmcache_plugins.models import Usage
+    from llmcache_plugins.telemetry.events import Event
+
+__all__ = ["Metrics"]
+
+OTHER_MODEL: Final = "_OTHER"
+"""OpenTelemetry's word for a value outside of a closed set."""
+MOST_MODELS: Final = 100
+_MOST_PLACES = 1000
+
+_QUICK = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+"""Seconds: a lookup takes a tenth of a millisecond, and is cut off by the lookup budget."""
+_SLOW = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0)
+"""Seconds: a provider takes up to ten minutes."""
+_NEAR = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
+"""Cosine similarity."""
+
+_RESULT_HIT = {"llmcache.lookup.result": "hit"}
+_RESULT_MISS = {"llmcache.lookup.result": "miss"}
+_RESOLVED = {
+    (outcome, face): {"llmcache.outcome": outcome.value, "llmcache.face": face.value}
+    for outcome in Outcome
+    for face in Face
+}
+_FROM_STORE = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE)
+_ANSWERS = {True: "yes", False: "no", None: "failed"}
+_AGREEMENT = {True: "agreed", False: "differed", None: "unknown"}
+
+
+class Metrics:
+    """The instruments of one meter provider, by default the process's. An `Observer`."""
+
+    def __init__(self, meter_provider: MeterProvider | None = None, *, version: str = "") -> None:
+        meter = metrics.get_meter("llmcache_plugins", version, meter_provider)
+        count, time = meter.create_counter, meter.create_histogram
+        self._requests = count("llmcache.requests", "{request}", "Calls that were answered.")
+        self._lookup = time(
+            "llmcache.lookup.duration",
+            "s",
+            "From a call to its stored answer, or to the server's word that there is none.",
+            explicit_bucket_boundaries_advisory=_QUICK,
+        )
+        self._provider = time(
+            "llmcache.provider.duration",
+            "s",
+            "From a provider call to its answer, its failure or its cancellation.",
+            explicit_bucket_boundaries_advisory=_SLOW,
+        )
+        self._wait = time(
+            "llmcache.singleflight.wait.duration",
+            "s",
+            "From a call to the answer of an identical one that was under way.",
+            explicit_bucket_boundaries_advisory=_SLOW,
+        )
+        self._saved_seconds = count(
+            "llmcache.saved.duration", "s", "What providers had taken for answers that were served again."
+        )
+        self._saved_tokens = count(
+            "llmcache.saved.tokens", "{token}", "Tokens that were not paid for a second time."
+        )
+        self._saved_cost = count("llmcache.saved.cost", "{USD}", "What those would have cost (list price).")
+        self._saved_unpriced = count(
+            "llmcache.saved.unpriced", "{request}", "Calls that were spared and whose price is not known."
+        )
+        self._spent_tokens = count(
+            "llmcache.spent.tokens", "{token}", "Tokens that the cache itself has used."
+        )
+        self._spent_cost = count(
+            "llmcache.spent.cost",
+            "{USD}",
+            "What those have cost: to be taken off the savings.",
+        )
+        self._lease = count("llmcache.lease.events", "{event}", "Steps in the lives of leases.")
+        self._rejected = count(
+            "llmcache.persist.rejected", "{answer}", "Answers that were returned and not stored."
+        )
+        self._evicted = count("llmcache.evictions", "{entry}", "Entries removed to keep a bound.")
+        self._unreadable = count("llmcache.unreadable", "{entry}", "Stored bytes that were no entry: misses.")
+        self._forgotten = count(
+            "llmcache.marks.forgotten", "{mark}", "Marks of invalidations that made room for newer ones."
+        )
+        self._near = count("llmcache.near.hits", "{lookup}", "Lookups that the near cache answered.")
+        self._looked = count("llmcache.semantic.lookups", "{lookup}", "Searches for an equivalent question.")
+        self._similarity = time(
+            "llmcache.semantic.similarity",
+            "1",
+            "Cosine similarity of the question whose answer was served, or would have been.",
+            explicit_bucket_boundaries_advisory=_NEAR,
+        )
+        self._vetoed = count(
+            "llmcache.semantic.rejections", "{question}", "Questions near enough that a guard kept back."
+        )
+        self._verified = count("llmcache.semantic.verifications", "{request}", "Questions put to a verifier.")
+        self._shadow = count("llmcache.semantic.shadow", "{answer}", "Shadow hits beside what was answered.")
+        self._entries = meter.create_gauge(
+            "llmcache.entries", "{entry}", "Entries in the caches' own namespaces, an upper bound."
+        )
+        self._size = meter.create_gauge("llmcache.size", "By", "Bytes of those entries.")
+        self._breaker = meter.create_gauge(
+            "llmcache.breaker.state", "1", "1 while the server is not asked, because it did not answer."
+        )
+        self._open_breakers = 0
+        self._places: dict[int, tuple[int, int]] = {}
+        self._models: dict[str | None, str] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Resolved: self._on_resolved,
+            Missed: lambda event: self._lookup.record(event.seconds, _RESULT_MISS),
+            FoundNear: lambda _: self._near.add(1),
+            ProviderCalled: self._on_provider_called,
+            Spent: self._on_spent,
+            Refused: lambda event: self._rejected.add(1, {"llmcache.reason": str(event.reason)}),
+            SemanticLooked: self._on_semantic_looked,
+            VerifierAsked: lambda e: self._verified.add(1, {"llmcache.semantic.verdict": _ANSWERS[e.ok]}),
+            ShadowCompared: lambda e: self._shadow.add(
+                1, {"llmcache.semantic.agreement": _AGREEMENT[e.agrees]}
+            ),
+            Unreadable: lambda _: self._unreadable.add(1),
+            Evicted: lambda event: self._evicted.add(event.entries),
+            MarksForgotten: lambda event: self._forgotten.add(event.marks),
+            Measured: self._on_measured,
+            LeaseEvent: lambda event: self._lease.add(1, {"llmcache.lease.step": event.step.value}),
+            BreakerChanged: self._on_breaker_changed,
+        }
+
+    def on_event(self, event: Event, /) -> None:
+        """Measure one event."""
+        self._handlers[type(event)](event)
+
+    def _on_resolved(self, event: Resolved) -> None:
+        self._requests.add(1, _RESOLVED[event.outcome, event.face])
+        if event.outcome in _FROM_STORE:
+            self._lookup.record(event.seconds, _RESULT_HIT)
+        elif event.outcome is Outcome.COALESCED:
+            self._wait.record(event.seconds)
+        else:
+            return
+        if event.saved_seconds:
+            self._saved_seconds.add(event.saved_seconds)
+        model = self._model(event.model)
+        if event.saved is not None:
+            self._add_tokens(self._saved_tokens, event.saved, model)
+        if event.saved_cost is not None:
+            self._saved_cost.add(event.saved_cost, {"gen_ai.request.model": model})
+        elif event.outcome in SPARED:
+            self._saved_unpriced.add(1, {"gen_ai.request.model": model})
+
+    def _add_tokens(self, counter: Any, usage: Usage, model: str, **more: str) -> None:
+        for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            if tokens:
+                attributes = {"llmcache.token.type": kind, "gen_ai.request.model": model, **more}
+                counter.add(tokens, attributes)
+
+    def _on_spent(self, event: Spent) -> None:
+        model, purpose = self._model(event.model), event.purpose.value
+        self._add_tokens(self._spent_tokens, event.usage, model, **{"llmcache.purpose": purpose})
+        if event.cost is not None:
+            self._spent_cost.add(event.cost, {"llmcache.purpose": purpose, "gen_ai.request.model": model})
+
+    def _on_provider_called(self, event: ProviderCalled) -> None:
+        self._provider.record(event.seconds, {"llmcache.provider.result": "error" if event.failed else "ok"})
+
+    def _on_semantic_looked(self, event: SemanticLooked) -> None:
+        attributes = {"llmcache.semantic.result": str(event.result)}
+        self._looked.add(1, attributes)
+        if event.similarity is not None:
+            self._similarity.record(event.similarity, attributes)
+        for guard in event.vetoes:
+            self._vetoed.add(1, {"llmcache.semantic.guard": guard})
+
+    def _on_measured(self, event: Measured) -> None:
+        if event.place in self._places or len(self._places) < _MOST_PLACES:
+            self._places[event.place] = (event.entries, event.stored_bytes)
+        entries, stored_bytes = (sum(column) for column in zip(*self._places.values(), strict=True))
+        self._entries.set(entries)
+        self._size.set(stored_bytes)
+
+    def _on_breaker_changed(self, event: BreakerChanged) -> None:
+        self._open_breakers = max(0, self._open_breakers + (1 if event.open else -1))
+        self._breaker.set(1 if self._open_breakers else 0)
+
+    def _model(self, name: str | None) -> str:
+        """Return a name, of a closed set."""
+        known = self._models.get(name)
+        if known is None:
+            known = name or "unknown"
+            if len(self._models) >= MOST_MODELS or len(known) > 100:
+                return OTHER_MODEL
+            self._models[name] = known
+        return known
