@@ -115,12 +115,18 @@ class InferenceGateway:
             )
 
     async def stream(
-        self, query: Any, *, provider: Any = None, **options: Unpack[CallOptions]
+        self,
+        query: Any,
+        *,
+        provider: Any = None,
+        on_hit: Callable[[Resolution], None] | None = None,
+        **options: Unpack[CallOptions],
     ) -> AsyncGenerator[Any, None]:
         """Yield the answer in chunks: text, or the SDK's chunk objects.
 
-        A stream that ends is stored and serves `resolve` too; one that breaks off is not. Raises
-        `ConfigError` for a provider that cannot stream.
+        A stream that ends is stored and serves `resolve` too; one that breaks off is not. `on_hit` is told
+        of a stored answer (without the answer itself) before its first chunk: in time for its `headers`.
+        Raises `ConfigError` for a provider that cannot stream.
         """
         source = self._source if provider is None else _source_of(provider)
         if source.stream is None or not isinstance(source.codec, StreamCodec):
@@ -133,6 +139,7 @@ class InferenceGateway:
             lambda: _generator(opened(query)),
             codec=source.codec,
             scope=source.scope(query),
+            on_hit=on_hit,
             face=Face.GATEWAY,
             **options,
         )

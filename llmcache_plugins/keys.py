@@ -120,7 +120,8 @@ class CacheKey(msgspec.Struct, frozen=True, kw_only=True):
         return layout.request(self.digest)["entry"]
 
     def __str__(self) -> str:
-        return f"{self.prefix}:resp:{self.digest}"
+        # Spelled as in Redis: it goes into lines of logs and into headers, whatever the prefix.
+        return f"{encode_name(self.prefix)}:resp:{self.digest}"
 
 
 class BucketKeys(msgspec.Struct, frozen=True):

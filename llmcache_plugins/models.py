@@ -62,6 +62,16 @@ class Outcome(enum.StrEnum):
     UNAVAILABLE = "unavailable"
     """The repository did not answer; the provider did."""
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether what was returned came out of the cache."""
+        return self in (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE)
+
+    @property
+    def is_spared(self) -> bool:
+        """Whether the caller got its answer without a provider call of its own."""
+        return self.is_stored or self is Outcome.COALESCED
+
 
 class Mode(enum.StrEnum):
     """What one call may do with the cache."""
@@ -333,7 +343,7 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     seconds_saved: float = 0.0
     """How long the provider had taken for an answer that is now a hit."""
     cache_status: str = ""
-    """The value of an RFC 9211 `Cache-Status` header."""
+    """The value of an RFC 9211 `Cache-Status` header, without the key."""
     match: SemanticMatch | None = None
     """Of a semantic hit: whose answer it is, and what was checked."""
 
@@ -341,6 +351,21 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     def similarity(self) -> float | None:
         """How near a semantic hit's question is to the one asked; None for any other answer."""
         return None if self.match is None else self.match.similarity
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a web service says of this answer: `Cache-Status`, and `Age` (RFC 9111) of a stored one."""
+        said = {"Cache-Status": self.cache_status}
+        if self.outcome.is_stored:
+            said["Age"] = str(int(self.age))
+        return said
+
+    def cache_status_with(self, *, key: bool) -> str:
+        """Return `cache_status`, with `key` naming the cache's key, if there is one.
+
+        For who may see it: a key without a `secret` tells who can guess a prompt that he has guessed right.
+        """
+        return f'{self.cache_status}; key="{self.key}"' if key and self.key is not None else self.cache_status
 
 
 class VectorRow(msgspec.Struct, frozen=True, kw_only=True):

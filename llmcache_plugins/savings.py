@@ -29,8 +29,6 @@ OTHER: Final = "_other"
 """Namespace and model of what found no room of its own."""
 UNKNOWN_MODEL: Final = "_unknown"
 _BILLION = 1_000_000_000
-_SPARED = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE, Outcome.COALESCED)
-_STORED = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE)
 
 
 class Tally:
@@ -51,7 +49,7 @@ class Tally:
             _add(row, "saved_output_tokens", usage.output_tokens)
         if cost is not None:
             _add(row, "saved_nano_usd", round(cost * _BILLION))
-        elif outcome in _SPARED:
+        elif outcome.is_spared:
             _add(row, "saved_unpriced", 1)
         if seconds:
             _add(row, "saved_ms", round(seconds * 1000))
@@ -111,7 +109,7 @@ class SavingsRow(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def hits(self) -> int:
         """Calls that got a stored answer, of an equivalent question or past its freshness too."""
-        return sum(self.outcomes.get(one, 0) for one in _STORED)
+        return sum(self.outcomes.get(one, 0) for one in Outcome if one.is_stored)
 
     @property
     def misses(self) -> int:

@@ -40,8 +40,9 @@ CALLS = {
     "litellm_sync": (1, 0),
 }
 """What reaches the provider when an example is run, and when it is run again."""
-LOADED = {"litellm_proxy_cache"}
-"""No program: it is loaded here as LiteLLM's proxy does it, and by the proxy in test_litellm_proxy.py."""
+LOADED = {"asgi_app", "litellm_proxy_cache"}
+"""No programs. uvicorn loads the one in test_asgi.py; the other is loaded here as by LiteLLM's proxy, and
+by the proxy in test_litellm_proxy.py."""
 SLOW = {"langchain_stream": 1.0, "litellm_stream": 0.5, "litellm_sync": 0.5}
 """Seconds of an answer, so that a second caller finds the first one's call under way."""
 

@@ -123,7 +123,7 @@ class TestHits:
             assert second.match.key.digest == first.key.digest
             assert 0.8 <= second.similarity <= 1
             assert {"numbers", "negation", "names"} <= set(second.match.passed)
-            assert "detail=semantic" in second.cache_status
+            assert second.cache_status.endswith("; detail=semantic")
             same = await gateway.resolve_detailed(ask(SAME))
             assert (same.outcome, same.similarity) == (Outcome.SEMANTIC_HIT, 1.0)
             assert "same_text" in same.match.passed

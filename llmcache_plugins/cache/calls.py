@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.cache.accounts import Accounts
     from llmcache_plugins.cache.job import CallJob, FlightKey, Landing
     from llmcache_plugins.cache.shelf import Shelf
+    from llmcache_plugins.cache_status import Forward
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.loops import Tasks
     from llmcache_plugins.models import Resolution
@@ -81,22 +82,28 @@ class Calls:
     async def read_or_call(self, job: CallJob) -> Resolution:
         """Return the stored answer, or the provider's, which is not stored and shared with nobody."""
         if job.mode is Mode.REFRESH:
-            return await self.call(job.call, job.key, Outcome.MISS)
+            return await self.call(job.call, job.key, Outcome.MISS, fwd=job.fwd)
         try:
             opened = await self._shelf.look(job)
         except (RepositoryError, ConfigError):
-            return await self.call(job.call, job.key, Outcome.UNAVAILABLE, detail="unavailable")
+            return await self.call(job.call, job.key, Outcome.UNAVAILABLE)
         if opened is not None:
             return resolutions.of_opened(job.key, opened)
-        return await self.call(job.call, job.key, Outcome.MISS)
+        return await self.call(job.call, job.key, Outcome.MISS, fwd=job.fwd)
 
     async def call(
-        self, call: Callable[[], Awaitable[Any]], key: CacheKey | None, outcome: Outcome, *, detail: str = ""
+        self,
+        call: Callable[[], Awaitable[Any]],
+        key: CacheKey | None,
+        outcome: Outcome,
+        *,
+        fwd: Forward | None = None,
+        detail: str = "",
     ) -> Resolution:
         """Return the provider's answer, and nothing else."""
         answered = await call_provider(call, self._telemetry)
         self._telemetry.emit(ProviderCalled(seconds=answered.seconds, failed=False))
-        return resolutions.of_call(key, answered.answer, outcome, detail=detail)
+        return resolutions.of_call(key, answered.answer, outcome, fwd=fwd, detail=detail)
 
     async def _share(self, job: CallJob, tasks: Tasks, *, may_wait: bool) -> Resolution:
         since = clock()
@@ -120,9 +127,9 @@ class Calls:
                 # With other credentials it may go better; then nobody waits in line for that any more.
                 may_wait = False
             elif led or landing.serves(since=since):
-                return resolutions.of_landing(job.key, landing, codec=job.codec, led=led)
+                return resolutions.of_landing(job, landing, led=led)
         landing = await self._crew.fly(job, tasks, may_wait=may_wait)
-        return resolutions.of_landing(job.key, landing, codec=job.codec, led=True)
+        return resolutions.of_landing(job, landing, led=True)
 
     async def _join(self, job: CallJob, tasks: Tasks, *, deadline: float) -> tuple[Landing | None, bool]:
         """Return how a flight ended and whether it is this caller's; None for an error of another's own."""

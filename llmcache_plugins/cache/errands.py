@@ -237,7 +237,7 @@ class Errands:
                 # Its objects are those of whoever brought them.
                 may_wait = False
             elif led or landing.serves(since=since):
-                return resolutions.of_landing(job.key, landing, codec=job.codec, led=led)
+                return resolutions.of_landing(job, landing, led=led)
         else:
             # Nobody could be asked about it: a rate limit that others were told of, for one.
             errand = Errand(job, patience=self._config.max_lead)

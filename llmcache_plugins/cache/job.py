@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from llmcache_plugins.cache.alike import Alike  # noqa: TC004 - it imports numpy
+    from llmcache_plugins.cache_status import Forward
     from llmcache_plugins.models import EncodedAnswer, Entry, Outcome, SemanticMatch
     from llmcache_plugins.repository import Ask
 
@@ -113,6 +114,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def is_not_stored(self) -> bool:
         """Whether it only reads, and neither leads nor joins a flight."""
         return self.ttl <= 0 and self.mode is not Mode.READ_ONLY
+
+    @property
+    def fwd(self) -> Forward:
+        """Why the provider is asked, when it is.
+
+        Who wants another answer does not look, and nobody keeps count of what was only too old for one call.
+        """
+        if self.mode is Mode.REFRESH:
+            return "request"
+        return "uri-miss" if self.max_age is None else "miss"
 
     @property
     def ask_for(self) -> Ask:

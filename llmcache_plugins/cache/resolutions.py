@@ -10,22 +10,28 @@ from llmcache_plugins.models import AnswerFacts, Outcome, Resolution
 
 if TYPE_CHECKING:
     from llmcache_plugins.answers import AnswerCodec
-    from llmcache_plugins.cache.job import Landing
+    from llmcache_plugins.cache.job import Job, Landing
     from llmcache_plugins.cache.opened import Opened
+    from llmcache_plugins.cache_status import Forward
     from llmcache_plugins.keys import CacheKey
     from llmcache_plugins.models import Entry, SemanticMatch
 
-__all__ = ["STORED", "of_call", "of_coalesced", "of_entry", "of_landing", "of_opened"]
+__all__ = ["of_call", "of_coalesced", "of_entry", "of_landing", "of_opened"]
 
-
-STORED = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE)
-"""How stored answers came about."""
 _NOTHING = AnswerFacts()
 
 
-def of_opened(key: CacheKey, opened: Opened) -> Resolution:
-    """Return the resolution of an answer that was found."""
-    return of_entry(key, opened.entry, opened.answer, outcome=opened.outcome, match=opened.match)
+def of_opened(key: CacheKey, opened: Opened, *, whole: bool = True) -> Resolution:
+    """Return the resolution of an answer that was found; not `whole`: without the answer."""
+    return of_entry(
+        key,
+        opened.entry,
+        opened.answer if whole else None,
+        outcome=opened.outcome,
+        match=opened.match,
+        # What will only do because the provider has failed.
+        fwd=None if opened.may_be_served else "stale",
+    )
 
 
 def of_entry(
@@ -35,9 +41,14 @@ def of_entry(
     *,
     outcome: Outcome = Outcome.HIT,
     match: SemanticMatch | None = None,
+    fwd: Forward | None = None,
 ) -> Resolution:
-    """Return the resolution of a stored answer."""
+    """Return the resolution of a stored answer; `fwd` if the provider was asked all the same."""
     now = time.time()
+    left = entry.fresh_until - now
+    if not entry.stale_for:
+        # Fresh as long as the server has it, whatever our clock says.
+        left = max(0.0, left)
     return Resolution(
         answer=answer,
         outcome=outcome,
@@ -48,7 +59,7 @@ def of_entry(
         age=max(0.0, now - entry.created),
         tokens_saved=entry.answer.facts.usage,
         seconds_saved=entry.provider_seconds,
-        cache_status=cache_status(outcome, ttl=entry.fresh_until - now),
+        cache_status=cache_status(outcome, fwd=fwd, ttl=left),
         match=match,
     )
 
@@ -58,12 +69,13 @@ def of_call(
     answer: Any,
     outcome: Outcome,
     *,
+    fwd: Forward | None = None,
     stored: bool = False,
     detail: str = "",
     facts: AnswerFacts = _NOTHING,
 ) -> Resolution:
     """Return the resolution of a provider call of the caller's own."""
-    status = cache_status(outcome, stored=stored, detail=detail)
+    status = cache_status(outcome, fwd=fwd, stored=stored, detail=detail)
     return Resolution(
         answer=answer,
         outcome=outcome,
@@ -87,18 +99,20 @@ def of_coalesced(key: CacheKey | None, answer: Any, facts: AnswerFacts = _NOTHIN
     )
 
 
-def of_landing(key: CacheKey, landing: Landing, *, codec: AnswerCodec, led: bool) -> Resolution:
+def of_landing(job: Job, landing: Landing, *, led: bool) -> Resolution:
     """Return what one of a flight's callers gets; `led` is the one that started it."""
+    key = job.key
     # Whoever leads keeps the object; the others get one each, so that none sees what another does to it.
-    answer = landing.answer if led else _own_copy(landing, codec)
-    if landing.outcome in STORED and landing.entry is not None:
+    answer = landing.answer if led else _own_copy(landing, job.codec)
+    if landing.outcome.is_stored and landing.entry is not None:
         return of_entry(key, landing.entry, answer, outcome=landing.outcome, match=landing.match)
     facts = landing.encoded.facts if landing.encoded is not None else _NOTHING
     outcome = landing.outcome if led else Outcome.COALESCED
     if outcome is Outcome.COALESCED:
         return of_coalesced(key, answer, facts)
-    stored, detail = landing.entry is not None, landing.refusal or _detail_of(outcome)
-    return of_call(key, answer, outcome, stored=stored, detail=detail, facts=facts)
+    fwd = job.fwd if outcome is Outcome.MISS else None
+    stored = landing.entry is not None
+    return of_call(key, answer, outcome, fwd=fwd, stored=stored, detail=landing.refusal, facts=facts)
 
 
 def _own_copy(landing: Landing, codec: AnswerCodec) -> Any:
@@ -108,7 +122,3 @@ def _own_copy(landing: Landing, codec: AnswerCodec) -> Any:
         return codec.decode(landing.encoded)
     except Exception:  # noqa: BLE001 - any codec: a shared answer is better than none
         return landing.answer
-
-
-def _detail_of(outcome: Outcome) -> str:
-    return "unavailable" if outcome is Outcome.UNAVAILABLE else ""

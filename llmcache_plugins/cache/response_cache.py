@@ -613,7 +613,7 @@ class ResponseCache:
 
 def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:
     """Return the resolution of a stream; its answer is not kept."""
-    if key is not None and report.outcome in resolutions.STORED and report.entry is not None:
+    if key is not None and report.outcome.is_stored and report.entry is not None:
         return resolutions.of_entry(key, report.entry, None, outcome=report.outcome, match=report.match)
     if report.outcome is Outcome.COALESCED:
         return resolutions.of_coalesced(key, None, report.facts)
@@ -631,7 +631,7 @@ async def _and_then(chunks: AsyncGenerator[Any, None], then: Callable[[], None])
 
 
 def _tell(on_hit: Callable[[Resolution], None], key: CacheKey, opened: Opened) -> None:
-    on_hit(resolutions.of_entry(key, opened.entry, None, outcome=opened.outcome, match=opened.match))
+    on_hit(resolutions.of_opened(key, opened, whole=False))
 
 
 def _check_patience(replicas: int, timeout: float) -> None:

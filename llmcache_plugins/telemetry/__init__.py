@@ -29,10 +29,9 @@ from llmcache_plugins.telemetry.events import (
     VerifierAsked,
 )
 from llmcache_plugins.telemetry.hub import Observer, OpenTelemetry, Telemetry
-from llmcache_plugins.telemetry.stats import SPARED, Stats
+from llmcache_plugins.telemetry.stats import Stats
 
 __all__ = [
-    "SPARED",
     "BreakerChanged",
     "Event",
     "Evicted",

@@ -30,7 +30,6 @@ from llmcache_plugins.telemetry.events import (
     Unreadable,
     VerifierAsked,
 )
-from llmcache_plugins.telemetry.stats import SPARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +60,6 @@ _RESOLVED = {
     for outcome in Outcome
     for face in Face
 }
-_FROM_STORE = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE)
 _ANSWERS = {True: "yes", False: "no", None: "failed"}
 _AGREEMENT = {True: "agreed", False: "differed", None: "unknown"}
 
@@ -167,7 +165,7 @@ class Metrics:
 
     def _on_resolved(self, event: Resolved) -> None:
         self._requests.add(1, _RESOLVED[event.outcome, event.face])
-        if event.outcome in _FROM_STORE:
+        if event.outcome.is_stored:
             self._lookup.record(event.seconds, _RESULT_HIT)
         elif event.outcome is Outcome.COALESCED:
             self._wait.record(event.seconds)
@@ -180,7 +178,7 @@ class Metrics:
             self._add_tokens(self._saved_tokens, event.saved, model)
         if event.saved_cost is not None:
             self._saved_cost.add(event.saved_cost, {"gen_ai.request.model": model})
-        elif event.outcome in SPARED:
+        elif event.outcome.is_spared:
             self._saved_unpriced.add(1, {"gen_ai.request.model": model})
 
     def _add_tokens(self, counter: Any, usage: Usage, model: str, **more: str) -> None:

@@ -24,10 +24,7 @@ from llmcache_plugins.telemetry.events import (
     VerifierAsked,
 )
 
-__all__ = ["SPARED", "Stats"]
-
-SPARED = (Outcome.HIT, Outcome.SEMANTIC_HIT, Outcome.STALE, Outcome.COALESCED)
-"""Calls that were answered without a provider call of their own."""
+__all__ = ["Stats"]
 
 _ANSWERS = {True: "yes", False: "no", None: "failed"}
 _AGREEMENT = {True: "agreed", False: "differed", None: "unknown"}
@@ -82,7 +79,7 @@ class Stats:
     @property
     def hit_rate(self) -> float:
         """The share of calls answered without a provider call of their own, from 0 to 1."""
-        spared = sum(self.outcomes[o] for o in SPARED)
+        spared = sum(n for outcome, n in self.outcomes.items() if outcome.is_spared)
         return spared / self.requests if self.requests else 0.0
 
     @property
@@ -131,7 +128,7 @@ class Stats:
             self.saved_output_tokens += event.saved.output_tokens
         if event.saved_cost is not None:
             self.saved_cost += event.saved_cost
-        elif event.outcome in SPARED:
+        elif event.outcome.is_spared:
             self.saved_unpriced += 1
 
     def _count_spent(self, event: Spent) -> None:

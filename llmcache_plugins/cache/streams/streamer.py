@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmcache_plugins.budget import Budget
-from llmcache_plugins.cache import resolutions
 from llmcache_plugins.cache.job import flight_key
 from llmcache_plugins.cache.refreshing import Refreshes
 from llmcache_plugins.cache.shelf import clock
@@ -227,7 +226,7 @@ class _Rider:
         if self._must_change(self._flight.task) or not await self._is_welcome():
             return
         outcome, opened = self._voyage.outcome, self._voyage.opened
-        if outcome in resolutions.STORED and opened is not None:
+        if outcome.is_stored and opened is not None:
             report.found(opened)
         else:
             report.outcome = outcome if self._led else Outcome.COALESCED
