@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from llmcache_plugins.models import Outcome
 from llmcache_plugins.telemetry.events import (
     BreakerChanged,
     Event,
@@ -23,6 +23,9 @@ from llmcache_plugins.telemetry.events import (
     Unreadable,
     VerifierAsked,
 )
+
+if TYPE_CHECKING:
+    from llmcache_plugins.models import Outcome
 
 __all__ = ["Stats"]
 
