@@ -196,8 +196,9 @@ async def test_a_user_who_may_not_ping_is_timed_all_the_same(redis8: Server):
     assert "PING" not in node.refused
 
 
-async def test_rights_to_one_namespace_are_enough_for_that(valkey: Server, namespace: str):
-    with user(valkey, "resetkeys", f"~llm:{{{namespace}.*", "resetchannels", f"&llm:{{{namespace}.*") as url:
+async def test_rights_to_one_namespace_and_the_ledger_are_enough_for_that(valkey: Server, namespace: str):
+    keys, channels = (f"~llm:{{{namespace}.*", "~llm:{ledger}:*"), f"&llm:{{{namespace}.*"
+    with user(valkey, "resetkeys", *keys, "resetchannels", channels) as url:
         assert problems(await found_at(url, namespace=namespace)) == set()
         assert problems(await found_at(url)) == {"rights"}
 

@@ -49,6 +49,7 @@ _LONGEST_NAME = 128
 """Characters of a model: anybody may send any."""
 _FLUSHED_MS = 600_000
 _DAY_MS = 86_400_000
+_TRIAL_MS = 1000
 _TOUCH_EVERY = 300.0
 _LONGEST_PAUSE = 60.0
 
@@ -160,6 +161,8 @@ class Ledger:
 
     async def flush(self, link: Link) -> None:
         """Send what there is. Raises what the repository raises; then it is sent again later."""
+        if not self._days:
+            return
         while (batch := self._next()) is not None:
             keys = _Keys(self._root, day=batch.day, lane=batch.lane.token)
             arguments: dict[str, Argument] = {
@@ -196,6 +199,22 @@ class Ledger:
         if now - self._touched_at >= _TOUCH_EVERY:
             self._touched_at = now
             await link.send(self._root, ("TOUCH", *(self._root + day for day in _days(self._days))))
+
+    async def try_out(self) -> None:
+        """Do all that with a batch of nothing, on a day that is none and goes at once. Raises like `flush`."""
+        link = self._links.current()
+        keys = _Keys(self._root, day="trial", lane=new_token())
+        arguments: dict[str, Argument] = {
+            "keep_ms": _TRIAL_MS,
+            "flushed_ms": _TRIAL_MS,
+            "sequence": "1",
+            "most": MOST_FIELDS,
+        }
+        nothing = _field((OTHER, OTHER), "hit")
+        await link.run("account", keys, arguments, [nothing, "0", nothing])
+        await link.run("accounted", keys, {})
+        await link.send(self._root, ("TOUCH", keys["day"]))
+        await link.send(self._root, ("UNLINK", keys["day"], keys["flushed"]))
 
     # -- reading ---------------------------------------------------------------------------------------
 

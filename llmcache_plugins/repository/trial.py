@@ -146,6 +146,7 @@ class _Trial:
     async def use_namespace(self) -> None:
         """Do what concerns all keys, and leave nothing."""
         await self.attempt("count what is stored", self.repository.size())
+        await self.attempt("keep account of savings", self.repository.ledger.try_out())
         await self.attempt("evict", self.repository.evict_stale(max_keys=0))
         await self.attempt("clear a namespace", self.repository.clear())
 

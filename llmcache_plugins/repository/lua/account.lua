@@ -18,7 +18,10 @@ for i = 1, #amounts, 3 do
     end
   end
   -- The amounts stay text: a Lua number is exact up to 2^53 only. A sum beyond 2^63 stays what it was.
-  redis.pcall('HINCRBY', day, name, amounts[i + 1])
+  local added = redis.pcall('HINCRBY', day, name, amounts[i + 1])
+  if type(added) == 'table' and added.err and not string.find(added.err, 'overflow') then
+    return added
+  end
 end
 redis.call('PEXPIRE', day, keep_ms)
 redis.call('SET', flushed, sequence, 'PX', flushed_ms)
