@@ -201,7 +201,7 @@ class Ledger:
             await link.send(self._root, ("TOUCH", *(self._root + day for day in _days(self._days))))
 
     async def try_out(self) -> None:
-        """Do all that with a batch of nothing, on a day that is none and goes at once. Raises like `flush`."""
+        """Do all that with a batch of nothing, on a day that is none. Raises what `flush` does."""
         link = self._links.current()
         keys = _Keys(self._root, day="trial", lane=new_token())
         arguments: dict[str, Argument] = {
