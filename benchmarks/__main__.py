@@ -18,6 +18,7 @@ from benchmarks import (
     signatures,
     stampede,
     streams,
+    telemetry,
     vectors,
     writes,
 )
@@ -28,6 +29,7 @@ PLAIN: dict[str, Callable[[], None]] = {
     "writes": writes.main,
     "streams": streams.main,
     "signatures": signatures.main,
+    "telemetry": telemetry.main,
 }
 WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "stampede": stampede.main,

@@ -7,6 +7,7 @@ processes add theirs.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -36,53 +37,72 @@ class Tally:
 
     def __init__(self, *, most: int) -> None:
         self._most = most
-        self._rows: dict[Place, Amounts] = {}
+        self._rows: dict[Place, _Sums] = {}
 
     def resolved(
         self, place: Place, outcome: Outcome, *, usage: Usage | None, cost: float | None, seconds: float
     ) -> None:
         """Add one answered call, and what it has saved; `cost` in US dollars, None if that is not known."""
         row = self._row(place)
-        _add(row, outcome.value, 1)
+        # Not the member itself: an enum's hash is computed in Python.
+        name = outcome._value_
+        row.outcomes[name] = row.outcomes.get(name, 0) + 1
         if usage is not None:
-            _add(row, "saved_input_tokens", usage.input_tokens)
-            _add(row, "saved_output_tokens", usage.output_tokens)
+            row.saved_input_tokens += usage.input_tokens
+            row.saved_output_tokens += usage.output_tokens
         if cost is not None:
-            _add(row, "saved_nano_usd", round(cost * _BILLION))
+            row.saved_nano_usd += round(cost * _BILLION)
         elif outcome.is_spared:
-            _add(row, "saved_unpriced", 1)
+            row.saved_unpriced += 1
         if seconds:
-            _add(row, "saved_ms", round(seconds * 1000))
+            row.saved_ms += round(seconds * 1000)
 
     def spent(self, place: Place, *, usage: Usage, cost: float | None) -> None:
         """Add what the cache itself has spent."""
         row = self._row(place)
-        _add(row, "spent_input_tokens", usage.input_tokens)
-        _add(row, "spent_output_tokens", usage.output_tokens)
+        row.spent_input_tokens += usage.input_tokens
+        row.spent_output_tokens += usage.output_tokens
         if cost is None:
-            _add(row, "spent_unpriced", 1)
+            row.spent_unpriced += 1
         else:
-            _add(row, "spent_nano_usd", round(cost * _BILLION))
+            row.spent_nano_usd += round(cost * _BILLION)
 
     def take(self) -> dict[Place, Amounts]:
         """Return all there is, and begin anew."""
         rows, self._rows = self._rows, {}
-        return rows
+        return {place: row.amounts() for place, row in rows.items()}
 
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def _row(self, place: Place) -> Amounts:
+    def _row(self, place: Place) -> _Sums:
         row = self._rows.get(place)
         if row is None:
             if len(self._rows) >= self._most:
                 place = (OTHER, OTHER)
-            row = self._rows.setdefault(place, {})
+            row = self._rows.setdefault(place, _Sums())
         return row
 
 
-def _add(row: Amounts, name: str, amount: int) -> None:
-    row[name] = row.get(name, 0) + amount
+@dataclass(slots=True)
+class _Sums:
+    """Those of one place: attributes, for every hit adds to them."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    saved_input_tokens: int = 0
+    saved_output_tokens: int = 0
+    saved_nano_usd: int = 0
+    saved_unpriced: int = 0
+    saved_ms: int = 0
+    spent_input_tokens: int = 0
+    spent_output_tokens: int = 0
+    spent_nano_usd: int = 0
+    spent_unpriced: int = 0
+
+    def amounts(self) -> Amounts:
+        """Return those that are not zero."""
+        sums = {name: getattr(self, name) for name in _AMOUNTS}
+        return self.outcomes | {name: amount for name, amount in sums.items() if amount}
 
 
 class SavingsRow(msgspec.Struct, kw_only=True, frozen=True):

@@ -81,8 +81,11 @@ def _believed(usage: Usage | None) -> Usage | None:
     """Return what a codec has found, if it can be: codecs may be anybody's."""
     if usage is None:
         return None
-    tokens = (usage.input_tokens, usage.output_tokens)
-    return usage if all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in tokens) else None
+    return usage if _is_count(usage.input_tokens) and _is_count(usage.output_tokens) else None
+
+
+def _is_count(tokens: object) -> bool:
+    return type(tokens) is int and 0 <= tokens <= _MOST_TOKENS
 
 
 def _name(model: object) -> str | None:

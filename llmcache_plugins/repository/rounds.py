@@ -48,18 +48,23 @@ class Rounds:
         self._ledger = ledger
         self._measure = measure
         self._timers = PerLoop(_Timer)
+        self._latest_loop: asyncio.AbstractEventLoop | None = None
+        self._latest_timer = _Timer()
 
     def soon(self) -> None:
         """Go round within a second. From any thread; without a loop, somebody else's next round will do."""
-        if (loop := running_loop()) is None:
+        loop = running_loop()
+        # Each hit asks: nearly always this loop's timer is the one that was set last.
+        if loop is None or (loop is self._latest_loop and self._latest_timer.handle is not None):
             return
         timer = self._timers.current()
         if timer.handle is None:
             timer.handle = loop.call_later(EVERY, self._go, timer)
+        self._latest_loop, self._latest_timer = loop, timer
 
     async def last(self, link: Link) -> None:
         """Go round once more, before a link is closed."""
-        timer = self._timers.pop()
+        timer, self._latest_loop = self._timers.pop(), None
         if timer is not None and timer.handle is not None:
             timer.handle.cancel()
         with suppress(TimeoutError, RepositoryError, ConfigError):

@@ -7,6 +7,7 @@ API alone: which SDK listens, if any, is the application's affair.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
@@ -45,6 +46,10 @@ OTHER_MODEL: Final = "_OTHER"
 """OpenTelemetry's word for a value outside of a closed set."""
 MOST_MODELS: Final = 100
 _MOST_PLACES = 1000
+_LISTEN_EVERY = 1.0
+"""Seconds after which a provider that was set meanwhile is seen."""
+_STATES = {Measured, BreakerChanged}
+"""What is to be known to a provider that comes later."""
 
 _QUICK = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Seconds: a lookup takes a tenth of a millisecond, and is cut off by the lookup budget."""
@@ -68,6 +73,8 @@ class Metrics:
     """The instruments of one meter provider, by default the process's. An `Observer`."""
 
     def __init__(self, meter_provider: MeterProvider | None = None, *, version: str = "") -> None:
+        self._may_be_unheard = meter_provider is None
+        self._heard, self._ask_at = False, 0.0
         meter = metrics.get_meter("llmcache_plugins", version, meter_provider)
         count, time = meter.create_counter, meter.create_histogram
         self._requests = count("llmcache.requests", "{request}", "Calls that were answered.")
@@ -161,7 +168,19 @@ class Metrics:
 
     def on_event(self, event: Event, /) -> None:
         """Measure one event."""
-        self._handlers[type(event)](event)
+        kind = type(event)
+        if kind in _STATES or self._is_heard():
+            self._handlers[kind](event)
+
+    def _is_heard(self) -> bool:
+        """Say whether there is an SDK; without one, nothing is measured for nobody."""
+        if not self._may_be_unheard:
+            return True
+        if (now := monotonic()) >= self._ask_at:
+            self._ask_at = now + _LISTEN_EVERY
+            # The API has no public name for the provider that waits for a real one.
+            self._heard = "Proxy" not in type(metrics.get_meter_provider()).__name__
+        return self._heard
 
     def _on_resolved(self, event: Resolved) -> None:
         self._requests.add(1, _RESOLVED[event.outcome, event.face])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context, trace
@@ -39,6 +40,8 @@ __all__ = ["NO_SPAN", "StreamSpan", "Traces"]
 _log = logging.getLogger("llmcache_plugins")
 
 _NAME = "llmcache.resolve"
+LISTEN_EVERY = 1.0
+"""Seconds after which a provider that was set meanwhile is seen."""
 _current: ContextVar[Span | None] = ContextVar("llmcache_span", default=None)
 
 
@@ -76,13 +79,19 @@ class Traces:
         self._given = tracer_provider
         self._version = version
         self._has_complained = False
+        self._is_on = False
+        self._ask_at = 0.0
 
     @property
     def is_on(self) -> bool:
         """Whether anybody listens: without an SDK a span is not worth its time."""
         if self._given is not None:
             return True
-        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        if (now := monotonic()) >= self._ask_at:
+            # Asking takes as long as all else that is done for a hit.
+            self._ask_at = now + LISTEN_EVERY
+            self._is_on = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        return self._is_on
 
     @contextmanager
     def span(self) -> Iterator[None]:
