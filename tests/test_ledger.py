@@ -345,7 +345,7 @@ class TestFaults:
 
             async def is_told() -> bool:
                 await cache.get_or_call(query(1), provider)
-                return (await read(valkey.url, namespace)).outcomes.get("unavailable", 0) == 5
+                return (await read(valkey.url, namespace)).outcomes.get("unavailable", 0) >= 5
 
             await wait_until_async(is_told, description="the outage is in the ledger", timeout=20.0)
 
@@ -444,7 +444,6 @@ def test_money_is_exact_in_whatever_order_it_is_added():
             ("n", "m"): {
                 "hit": 3000,
                 "saved_input_tokens": 3000,
-                "saved_output_tokens": 0,
                 "saved_nano_usd": 600 * 10**9,
             }
         }
