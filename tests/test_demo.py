@@ -26,6 +26,7 @@ from llmcache_plugins.cli.demo.run import concurrency_for
 from llmcache_plugins.cli.demo.stage import Api, new_cache
 from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.models import Usage
+from llmcache_plugins.prices import Price
 from llmcache_plugins.providers import OpenAIProvider
 from llmcache_plugins.repository.embedded import EmbeddedServer
 from llmcache_plugins.testing.provider_server import Behaviour, ProviderServer, truncated
@@ -437,7 +438,7 @@ def _report(**changed):
         distinct=1,
         concurrency=1,
         burst_processes=1,
-        prices=figures.Prices(million_in=1.0, million_out=1.0),
+        price=Price(input=1.0, output=1.0),
         seconds=1.0,
         **{**parts, **changed},
     )

@@ -16,21 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llmcache_plugins.cli.demo.load import Sample
+    from llmcache_plugins.prices import Price
 
-__all__ = ["Part", "Prices", "Report", "Scene", "Tally", "findings_of", "percentile", "to_json"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """Dollars for a million tokens."""
-
-    million_in: float
-    million_out: float
-
-    def of(self, usage: Usage) -> float:
-        """Return what so many tokens cost."""
-        dollars = usage.input_tokens * self.million_in + usage.output_tokens * self.million_out
-        return dollars / 1_000_000
+__all__ = ["Part", "Report", "Scene", "Tally", "findings_of", "percentile", "to_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +105,7 @@ class Report:
     """None when LangChain is not installed."""
     litellm: Sequence[Scene] | None = None
     """None when LiteLLM is not installed."""
-    prices: Prices
+    price: Price
     refusals: Mapping[str, int] = field(default_factory=dict)
     seconds: float
 
@@ -276,11 +264,11 @@ def _saved_to_json(report: Report) -> dict[str, Any]:
     return {
         "provider_calls": report.spared_calls,
         **_usage_to_json(report.saved),
-        "dollars": round(report.prices.of(report.saved), 6),
-        "dollars_still_paid": round(report.prices.of(report.billed), 6),
+        "dollars": round(report.price.of(report.saved), 6),
+        "dollars_still_paid": round(report.price.of(report.billed), 6),
         "example_prices_per_million": {
-            "input": report.prices.million_in,
-            "output": report.prices.million_out,
+            "input": report.price.input,
+            "output": report.price.output,
         },
     }
 

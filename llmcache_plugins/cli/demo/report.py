@@ -105,11 +105,11 @@ def _duration(seconds: float) -> str:
 
 
 def _conclusions(report: Report) -> list[str]:
-    prices = report.prices
-    dollars, paid = prices.of(report.saved), prices.of(report.billed)
+    price = report.price
+    dollars, paid = price.of(report.saved), price.of(report.billed)
     share = f" ({dollars / (dollars + paid):.0%})" if dollars + paid > 0 else ""
     bill = f"${dollars:.4f} of ${dollars + paid:.4f}{share}"
-    rates = f"${prices.million_in:g} and ${prices.million_out:g} per million"
+    rates = f"${price.input:g} and ${price.output:g} per million"
     questions = f"{len(report.baseline.samples)} questions, {report.distinct} of them different"
     return [
         f"Burst: {_burst(report)}.",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from openai import OpenAIError
 
 from llmcache_plugins.cli.demo.burst import Squad, run_burst
-from llmcache_plugins.cli.demo.figures import Part, Prices, Report, Scene
+from llmcache_plugins.cli.demo.figures import Part, Report, Scene
 from llmcache_plugins.cli.demo.load import Ask, directly, run_load, through
 from llmcache_plugins.cli.demo.scenes import LANGCHAIN, LITELLM, most_calls
 from llmcache_plugins.cli.demo.stage import Api, Stage, new_cache, open_stage
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.cache import ResponseCache
     from llmcache_plugins.cli.demo.questions import Request
+    from llmcache_plugins.prices import Price
 
 __all__ = ["BURST_CALLERS", "BURST_PROCESSES", "Begin", "Plan", "concurrency_for", "run_demo"]
 
@@ -55,7 +56,7 @@ class Plan:
     api: Api
     provider: str
     median_seconds: float
-    prices: Prices
+    price: Price
     concurrency: int
     frameworks: Collection[str]
     """Those that are installed: the parts of others are left out."""
@@ -130,7 +131,7 @@ class _Show:
             burst_processes=BURST_PROCESSES,
             langchain=langchain,
             litellm=litellm,
-            prices=plan.prices,
+            price=plan.price,
             refusals=dict(stats.refusals),
             seconds=time.perf_counter() - began,
         )

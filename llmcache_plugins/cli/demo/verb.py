@@ -19,9 +19,10 @@ from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.repository.urls import parse_url, redact
 
 if TYPE_CHECKING:
-    from llmcache_plugins.cli.demo.figures import Prices, Report
+    from llmcache_plugins.cli.demo.figures import Report
     from llmcache_plugins.cli.demo.run import Plan
     from llmcache_plugins.cli.demo.stage import Api
+    from llmcache_plugins.prices import Price
 
 __all__ = ["demo"]
 
@@ -77,8 +78,9 @@ def demo(
     Exit codes: 0 all figures are as they should be, 1 some are not, 2 the demo cannot run.
     """
     with with_a_sentence("demo", shows_log=True):
-        from llmcache_plugins.cli.demo.figures import Prices, findings_of, to_json
+        from llmcache_plugins.cli.demo.figures import findings_of, to_json
         from llmcache_plugins.cli.demo.report import print_report
+        from llmcache_plugins.prices import Price
 
         requests = _requests(file, model=model, api_base=api_base)
         report = _run(
@@ -88,7 +90,7 @@ def demo(
             url=url,
             api=_api(api_base, api_key_env),
             median=median,
-            prices=Prices(million_in=price_in, million_out=price_out),
+            price=Price(input=price_in, output=price_out),
         )
         typer.echo(json.dumps(to_json(report), indent=2)) if as_json else print_report(report)
         raise typer.Exit(Exit.FINDINGS if findings_of(report) else Exit.FINE)
@@ -144,7 +146,7 @@ def _plan(
     server: str,
     api: "Api",
     median: float,
-    prices: "Prices",
+    price: "Price",
 ) -> "Plan":
     from llmcache_plugins.cli.demo.run import Plan, concurrency_for
     from llmcache_plugins.cli.demo.scenes import frameworks
@@ -161,7 +163,7 @@ def _plan(
             else redact(api.base_url)
         ),
         median_seconds=median,
-        prices=prices,
+        price=price,
         concurrency=concurrency_for(len(requests), median_seconds=median, is_stand_in=api.is_stand_in),
         frameworks=frameworks(),
     )
