@@ -19,6 +19,7 @@ from llmcache_plugins.cli.demo import demo
 from llmcache_plugins.cli.doctor import doctor
 from llmcache_plugins.cli.ending import with_a_sentence
 from llmcache_plugins.cli.explain import explain
+from llmcache_plugins.cli.ls import ls
 from llmcache_plugins.cli.suggest import suggest
 
 __all__ = ["app"]
@@ -29,6 +30,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "doctor": doctor,
     "explain": explain,
+    "ls": ls,
     "suggest": suggest,
 }
 _WHERE_FROM = "What is not said here comes from the environment, then from a file: see llmcache --help."

@@ -6,16 +6,13 @@ is `ResponseRepository.clear`.
 
 import asyncio
 import json
-import sys
 import time
 
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
-from llmcache_plugins.cli.options import PATIENCE, AsJson, Namespace, Prefix, Secret, Tenant, Url, Yes
-from llmcache_plugins.cli.support import CannotRun
-from llmcache_plugins.config import CacheConfig
-from llmcache_plugins.repository import ResponseRepository
+from llmcache_plugins.cli.options import AsJson, Namespace, Prefix, Secret, Tenant, Url, Yes
+from llmcache_plugins.cli.reaching import ask, reach, use, whose_answers
 
 __all__ = ["clear"]
 
@@ -41,20 +38,12 @@ def clear(
     Exit codes: 0 cleared, 2 not cleared, or not wholly.
     """
     with with_a_sentence("clear", as_json=as_json):
-        config = CacheConfig(
-            namespace=namespace,
-            tenant=tenant,
-            secret=secret,
-            prefix=prefix,
-            socket_timeout=PATIENCE,
-            connect_timeout=PATIENCE,
-        )
-        whose = f"namespace {namespace!r}" if tenant is None else f"tenant {tenant!r} of {namespace!r}"
-        repository = ResponseRepository(url, config=config)
+        whose = whose_answers(namespace, tenant)
+        repository = reach(url, namespace=namespace, tenant=tenant, secret=secret, prefix=prefix)
         if not yes:
-            _ask(f"Remove all answers of {whose} at {repository.address}?")
+            ask(f"Remove all answers of {whose} at {repository.address}?", otherwise="nothing was removed")
         began = time.monotonic()
-        entries = asyncio.run(_clear(repository))
+        entries = asyncio.run(use(repository, lambda: repository.clear(wait=True)))
         seconds = time.monotonic() - began
         if as_json:
             done = {
@@ -68,18 +57,3 @@ def clear(
         else:
             gone = f"{entries} {'entry' if entries == 1 else 'entries'} removed in {seconds:.2f} s"
             typer.echo(f"{whose[0].upper()}{whose[1:]} at {repository.address}: {gone}.")
-
-
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise CannotRun("there is no terminal to ask on; say --yes to remove the answers")
-    if not typer.confirm(question, err=True):
-        raise CannotRun("nothing was removed")
-
-
-async def _clear(repository: ResponseRepository) -> int:
-    try:
-        await repository.ping()
-        return await repository.clear(wait=True)
-    finally:
-        await repository.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from llmcache_plugins import codec
@@ -22,6 +23,7 @@ from llmcache_plugins.repository import maintenance
 from llmcache_plugins.repository.invalidating import Voiding
 from llmcache_plugins.repository.leases import Leases
 from llmcache_plugins.repository.link import Link
+from llmcache_plugins.repository.listing import Listing
 from llmcache_plugins.repository.near import NEAR_SECONDS, NearCache
 from llmcache_plugins.repository.reading import (
     NAMESPACE_SUBJECT,
@@ -101,6 +103,12 @@ class ResponseRepository:
             locate=self._locate, judge=self._judge, writer=self._writer, timings=self._timings
         )
         self.vectors = Vectors(links=self._links, layout=self._layout)
+        self.listing = Listing(
+            prefix=self.config.prefix,
+            links=self._links,
+            layout=self._layout,
+            read=partial(self.fetch, touch=False),
+        )
         if url is None and client is None:
             _log.info("no Redis URL: answers are kept by a server on this machine, for this user only")
 
