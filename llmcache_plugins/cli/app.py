@@ -1,6 +1,5 @@
 """The command's verbs, by name. What a verb does is in its own module, which imports lazily what is heavy."""
 
-import inspect
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -19,6 +18,7 @@ from llmcache_plugins.cli.demo import demo
 from llmcache_plugins.cli.doctor import doctor
 from llmcache_plugins.cli.ending import with_a_sentence
 from llmcache_plugins.cli.explain import explain
+from llmcache_plugins.cli.inspect import inspect
 from llmcache_plugins.cli.ls import ls
 from llmcache_plugins.cli.suggest import suggest
 
@@ -30,6 +30,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "doctor": doctor,
     "explain": explain,
+    "inspect": inspect,
     "ls": ls,
     "suggest": suggest,
 }
@@ -38,7 +39,7 @@ _WHERE_FROM = "What is not said here comes from the environment, then from a fil
 
 def _flowing(text: str | None) -> str:
     """Return paragraphs without the line breaks that they have in a docstring."""
-    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    paragraphs = (text or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 

@@ -1,14 +1,19 @@
-"""What is told of a stored entry, the same wherever it is told: all but the request and the answer."""
+"""What is told of a stored entry, the same wherever it is told, and the answer for who asks for that."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from llmcache_plugins.answers.texts import text_of, tree_of
+
 if TYPE_CHECKING:
+    from llmcache_plugins.models import Entry
     from llmcache_plugins.repository.listing import Listed
 
-__all__ = ["as_data"]
+__all__ = ["answer_of", "as_data"]
 
 
 def as_data(listed: Listed, *, now: float | None = None) -> dict[str, Any]:
@@ -36,3 +41,18 @@ def as_data(listed: Listed, *, now: float | None = None) -> dict[str, Any]:
         "tags": list(entry.provenance.tags),
         "provider_seconds": round(entry.provider_seconds, 3),
     }
+
+
+def answer_of(entry: Entry) -> dict[str, Any]:
+    """Return the answer as JSON data: its visible text, empty if it has none, and all of it."""
+    tree = tree_of(entry.answer)
+    try:
+        # Numbers that JSON has not become null, bytes become base64.
+        data = msgspec.json.decode(msgspec.json.encode(tree, enc_hook=_refuse))
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        data = None
+    return {"text": text_of(entry.answer), "data": data}
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

@@ -92,7 +92,7 @@ def _print_all(found: "Namespaces", where: dict[str, Any]) -> None:
     if not found.largest:
         out.print(Text(f"No namespaces under the prefix {where['prefix']!r} at {where['server']}."))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("namespace", overflow="fold")
     table.add_column("entries", justify="right", no_wrap=True)
     table.add_column("bytes", justify="right", no_wrap=True)
@@ -115,11 +115,11 @@ def _print_one(place: str, total: "Size", rows: list[dict[str, Any]]) -> None:
     out.print(Text(f"{place[0].upper()}{place[1:]}: {books}."), soft_wrap=True)
     if not rows:
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("key", no_wrap=True)
     table.add_column("model", overflow="fold")
     table.add_column("kind", overflow="fold")
-    for name in ("age", "fresh for", "kept for", "bytes", "tokens", "took"):
+    for name in ("age", "fresh", "kept", "bytes", "tokens", "took"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("tags", overflow="fold")
     for row in rows:
