@@ -21,7 +21,7 @@ def test_help_lists_the_verbs():
     done = llmcache("--help")
 
     assert done.returncode == 0
-    for verb in ("clear", "demo", "doctor", "explain", "suggest"):
+    for verb in ("clear", "demo", "doctor", "explain", "inspect", "invalidate", "ls", "suggest"):
         assert verb in done.stdout
     assert "--version" in done.stdout
     assert "Exit codes: 0 fine, 1 findings, 2 usage" in done.stdout

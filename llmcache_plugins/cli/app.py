@@ -19,6 +19,7 @@ from llmcache_plugins.cli.doctor import doctor
 from llmcache_plugins.cli.ending import with_a_sentence
 from llmcache_plugins.cli.explain import explain
 from llmcache_plugins.cli.inspect import inspect
+from llmcache_plugins.cli.invalidate import invalidate
 from llmcache_plugins.cli.ls import ls
 from llmcache_plugins.cli.suggest import suggest
 
@@ -31,6 +32,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "explain": explain,
     "inspect": inspect,
+    "invalidate": invalidate,
     "ls": ls,
     "suggest": suggest,
 }

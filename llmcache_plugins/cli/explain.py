@@ -1,13 +1,11 @@
 """`llmcache explain`: why a request hits or misses, asked of the server that the applications use.
 
-Owns the options, the file format and the exit code. What is said, and why, is `ResponseCache.explain`.
+Owns the options and the exit code. What is said, and why, is `ResponseCache.explain`.
 """
 
 import asyncio
 import dataclasses
 import json
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +24,7 @@ from llmcache_plugins.cli.options import (
     Tenant,
     Url,
 )
+from llmcache_plugins.cli.requests import read_request
 from llmcache_plugins.cli.support import CannotRun, Exit
 
 __all__ = ["explain"]
@@ -64,7 +63,7 @@ def explain(
         from llmcache_plugins.cache import ResponseCache
         from llmcache_plugins.models import Outcome
 
-        request = _request(file)
+        request = read_request(file)
         cache = ResponseCache.from_url(
             url,
             namespace=namespace,
@@ -91,20 +90,6 @@ def explain(
 async def _explain(cache: Any, request: Any, scope: dict[str, object]) -> Any:
     async with cache:
         return await cache.explain(request, scope=scope)
-
-
-def _request(file: str) -> Any:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotRun(f"{file}: cannot be read ({type(error).__name__})") from error
-    try:
-        request = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CannotRun(f"{file}: not a JSON document; put one request into it") from error
-    if not isinstance(request, dict | str):
-        raise CannotRun(f"{file}: a request is a JSON object or a string, not a {type(request).__name__}")
-    return request
 
 
 def _as_json(said: Any, *, canonical: bool) -> str:

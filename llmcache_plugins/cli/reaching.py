@@ -16,7 +16,7 @@ from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.repository import ResponseRepository
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["ask", "reach", "use", "whose_answers"]
 
@@ -24,9 +24,20 @@ T = TypeVar("T")
 
 
 def reach(
-    url: str | None, *, namespace: str, tenant: str | None, secret: str | None, prefix: str
+    url: str | None,
+    *,
+    namespace: str,
+    tenant: str | None,
+    secret: str | None,
+    prefix: str,
+    normalizers: Sequence[str] = (),
+    prompt_version: str | None = None,
+    data_version: str | None = None,
 ) -> ResponseRepository:
-    """Return the repository that the options name, not opened yet. Raises `ConfigError`."""
+    """Return the repository that the options name, not opened yet. Raises `ConfigError`.
+
+    Normalizers and versions are for who wants the keys of requests.
+    """
     config = CacheConfig(
         namespace=namespace,
         tenant=tenant,
@@ -34,6 +45,9 @@ def reach(
         prefix=prefix,
         socket_timeout=PATIENCE,
         connect_timeout=PATIENCE,
+        normalizers=normalizers,
+        prompt_version=prompt_version,
+        data_version=data_version,
     )
     return ResponseRepository(url, config=config)
 
