@@ -70,5 +70,11 @@ def ask(question: str, *, otherwise: str) -> None:
     """Ask on the terminal. Raises `CannotRun`, which says `otherwise`, unless the answer is yes."""
     if not sys.stdin.isatty():
         raise CannotRun("there is no terminal to ask on; say --yes to do it without a question")
-    if not typer.confirm(question, err=True):
+    try:
+        is_wanted = typer.confirm(question, err=True)
+    except typer.Abort:
+        # Ctrl-C, which typer would end with 1. The cursor is still behind the question.
+        typer.echo(err=True)
+        raise KeyboardInterrupt from None
+    if not is_wanted:
         raise CannotRun(otherwise)

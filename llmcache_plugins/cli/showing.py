@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["console", "count", "safe", "size", "span"]
 
 _WIDTH_OF_A_PIPE = 160
-_SPANS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+_SPANS = ((86_400, "d", 1), (3_600, "h", 1), (60, "m", 0))
 _SIZES = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
 
 
@@ -38,9 +38,9 @@ def span(seconds: float | None) -> str:
     """Return a span of time in its largest unit, such as "12m"; a dash for none."""
     if seconds is None:
         return "-"
-    for length, unit in _SPANS:
+    for length, unit, decimals in _SPANS:
         if abs(seconds) >= length:
-            return f"{seconds / length:.0f}{unit}"
+            return f"{seconds / length:.{decimals}f}{unit}"
     return f"{seconds:.0f}s"
 
 

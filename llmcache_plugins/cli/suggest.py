@@ -39,6 +39,8 @@ def suggest(
 ) -> None:
     """Say what keeps the requests of a file from hitting, and what each normalizer would win.
 
+    Example: llmcache suggest requests.jsonl
+
     Exit codes: 0 nothing to win, 1 something to win, 2 the file cannot be read.
     """
     with with_a_sentence("suggest", as_json=as_json):

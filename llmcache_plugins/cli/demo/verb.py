@@ -75,6 +75,8 @@ def demo(
 ) -> None:
     """Ask the questions of a file with and without the cache, play apps on frameworks, show what is saved.
 
+    Example: llmcache demo
+
     Exit codes: 0 all figures are as they should be, 1 some are not, 2 the demo cannot run.
     """
     with with_a_sentence("demo", as_json=as_json, shows_log=True):
