@@ -17,7 +17,7 @@ import hmac
 import json
 import re
 from functools import lru_cache
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -29,8 +29,12 @@ __all__ = [
     "BucketKeys",
     "CacheKey",
     "KeyLayout",
+    "books_matcher",
+    "books_pattern",
+    "decode_name",
     "embedder_id",
     "encode_name",
+    "read_redis_key",
     "require_digest",
     "tenant_namespace",
 ]
@@ -49,6 +53,11 @@ _OF_REQUEST = {
     "wake": "wake",
 }
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SPELLED = r"[A-Za-z0-9_.%-]+"
+_BUCKET = r"0|[1-9][0-9]?"
+_ENTRY = re.compile(
+    rf"(?P<prefix>{_SPELLED}):\{{(?P<namespace>{_SPELLED})\.(?:{_BUCKET})\}}:resp:(?P<digest>[0-9a-f]+)"
+)
 
 
 @lru_cache(maxsize=4096)
@@ -66,6 +75,35 @@ def encode_name(name: str) -> str:
     if len(encoded) <= _LONGEST_NAME:
         return encoded
     return "%-" + hashlib.sha256(encoded.encode()).hexdigest()
+
+
+def decode_name(spelled: str) -> str | None:
+    """Return the name that `encode_name` spells so; None if it does not tell, or never spells any so."""
+    try:
+        name = unquote(spelled, encoding="utf-8", errors="surrogatepass")
+    except UnicodeDecodeError:
+        return None
+    return name if name and encode_name(name) == spelled else None
+
+
+def books_pattern(prefix: str) -> str:
+    """Return a SCAN pattern that covers the books of all namespaces, and hardly anything else."""
+    return f"{encode_name(prefix)}:{{*}}:[ls][oi][gz]*"
+
+
+def books_matcher(prefix: str) -> re.Pattern[str]:
+    """Return the exact form of the keys of books, for `fullmatch`: groups `root`, `namespace`, `bucket`."""
+    head = rf"{re.escape(encode_name(prefix))}:\{{(?P<namespace>{_SPELLED})\.(?P<bucket>{_BUCKET})\}}:"
+    return re.compile(rf"(?P<root>{head})(?:log|size)")
+
+
+def read_redis_key(key: str) -> tuple[str, str, str] | None:
+    """Return prefix and namespace, as they are spelled there, and the digest of an entry's Redis key.
+
+    The digest may be cut off. None for what is no such key.
+    """
+    found = _ENTRY.fullmatch(key)
+    return None if found is None else (found["prefix"], found["namespace"], found["digest"])
 
 
 def tenant_namespace(namespace: str, *tenant: str | None, secret: bytes | None = None) -> str:

@@ -96,6 +96,26 @@ def test_on_a_terminal_it_asks(
     assert ("nothing was removed" in err) == (code == 2)
 
 
+def test_the_question_says_whose_answers_go_wherever_that_comes_from(
+    redis8: Server, namespace: str, called: Called, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    for name, value in (("URL", redis8.url), ("NAMESPACE", namespace), ("TENANT", "alice\x1b")):
+        monkeypatch.setenv(f"LLMCACHE_{name}", value)
+    code, _, err = called("clear")
+    assert code == 2
+    assert f"Remove all answers of tenant 'alice\\x1b' of '{namespace}' at unix://" in err
+
+
+def test_who_interrupts_the_question_ends_it_with_130(
+    redis8: Server, namespace: str, called: Called, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+    code, out, err = called("clear", "--url", redis8.url, "--namespace", namespace)
+    assert (code, out.strip()) == (130, "")
+    assert err.endswith("\nllmcache clear: interrupted\n")
+
+
 def test_a_server_that_is_away_is_said_in_a_sentence_without_the_password(called: Called):
     url = "redis://:hush@127.0.0.1:1"
     code, out, err = called("clear", "--url", url, "--namespace", "x", "--yes", "--json")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
-from command import llmcache, run
+from command import ROOT, llmcache, run
 
 
 def _without(module: str, *arguments: str):
@@ -21,7 +22,7 @@ def test_help_lists_the_verbs():
     done = llmcache("--help")
 
     assert done.returncode == 0
-    for verb in ("clear", "demo", "doctor", "explain", "suggest"):
+    for verb in ("clear", "demo", "doctor", "explain", "inspect", "invalidate", "ls", "suggest"):
         assert verb in done.stdout
     assert "--version" in done.stdout
     assert "Exit codes: 0 fine, 1 findings, 2 usage" in done.stdout
@@ -100,3 +101,19 @@ def test_heavy_packages_wait_for_the_verb():
     )
 
     assert run(sys.executable, "-c", code).stdout == "set()\n"
+
+
+PAGE = (ROOT / "docs" / "cli.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("verb", re.findall(r"^## `(\w+)`$", PAGE, re.MULTILINE))
+def test_the_page_of_a_verb_names_options_that_there_are(called, verb):
+    section = PAGE.partition(f"\n## `{verb}`\n")[2].partition("\n## ")[0]
+    told = set(re.findall(r"--[a-z][a-z-]+", section))
+    code, out, _ = called(verb, "--help")
+    assert code == 0
+    assert told <= set(re.findall(r"--[a-z][a-z-]+", out))
+    assert "Example" in out
+    assert "Exit codes: 0 " in out
+    assert "see llmcache --help" in out
+    assert f"[`{verb}`](#{verb})" in PAGE

@@ -250,7 +250,8 @@ async def test_a_refusal_in_litellm_s_part_ends_the_demo_with_a_sentence(small):
         provider.behave(lambda call: refusal if call.prompt == scenes.ROUTER_QUESTION else None)
         done = await _llmcache_against(provider, small, "--json")
 
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert list(json.loads(done.stdout)) == ["error"]
     assert "the provider failed: AuthenticationError" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -260,7 +261,8 @@ async def test_a_provider_that_refuses_ends_the_demo_with_a_sentence(small):
         provider.behave(lambda _call: Behaviour(status=401, error_code="invalid_api_key"))
         done = await _llmcache_against(provider, small, "--json")
 
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert list(json.loads(done.stdout)) == ["error"]
     assert "the provider failed: AuthenticationError" in done.stderr
     assert "Traceback" not in done.stderr
 

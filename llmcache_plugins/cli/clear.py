@@ -6,77 +6,54 @@ is `ResponseRepository.clear`.
 
 import asyncio
 import json
-import sys
 import time
-from typing import Annotated
 
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
-from llmcache_plugins.cli.options import AsJson, Prefix, Secret, Url
-from llmcache_plugins.cli.support import CannotRun
-from llmcache_plugins.config import CacheConfig
-from llmcache_plugins.repository import ResponseRepository
+from llmcache_plugins.cli.options import AsJson, Namespace, Prefix, Secret, Tenant, Url, Yes
+from llmcache_plugins.cli.reaching import ask, reach, use, whose_answers
 
 __all__ = ["clear"]
-
-_PATIENCE = 5.0
-"""Seconds for one answer of the server: nobody's request waits for this verb."""
 
 
 def clear(
     *,
-    namespace: Annotated[str, typer.Option(help="The namespace to empty; others are not touched.")],
+    namespace: Namespace,
     url: Url = None,
-    tenant: Annotated[
-        str | None,
-        typer.Option(help="One of those who share it: only this one's answers.", show_default=False),
-    ] = None,
+    tenant: Tenant = None,
     secret: Secret = None,
     prefix: Prefix = "llm",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove all answers of a namespace: afterwards no process serves them and no byte of them is in Redis.
 
-    Safe while the cache is in use, and safe to repeat. Waits a second for the near caches that there may be.
+    Other namespaces are not touched. Safe while the cache is in use, and safe to repeat. Waits a second for
+    the near caches that there may be. The namespace must be given, by the option, the environment or the
+    file.
+
+    Example: llmcache clear --namespace acme --tenant alice
 
     Exit codes: 0 cleared, 2 not cleared, or not wholly.
     """
     with with_a_sentence("clear", as_json=as_json):
-        config = CacheConfig(
-            namespace=namespace,
-            tenant=tenant,
-            secret=secret,
-            prefix=prefix,
-            socket_timeout=_PATIENCE,
-            connect_timeout=_PATIENCE,
-        )
-        whose = f"namespace {namespace!r}" if tenant is None else f"tenant {tenant!r} of {namespace!r}"
-        repository = ResponseRepository(url, config=config)
+        whose = whose_answers(namespace, tenant)
+        repository = reach(url, namespace=namespace, tenant=tenant, secret=secret, prefix=prefix)
         if not yes:
-            _ask(f"Remove all answers of {whose} at {repository.address}?")
+            ask(f"Remove all answers of {whose} at {repository.address}?", otherwise="nothing was removed")
         began = time.monotonic()
-        entries = asyncio.run(_clear(repository))
+        entries = asyncio.run(use(repository, lambda: repository.clear(wait=True)))
         seconds = time.monotonic() - began
         if as_json:
-            done = {"namespace": namespace, "server": repository.address, "entries": entries}
-            typer.echo(json.dumps({**done, "seconds": round(seconds, 3)}, indent=2))
+            done = {
+                "namespace": namespace,
+                "tenant": tenant,
+                "server": repository.address,
+                "entries": entries,
+                "seconds": round(seconds, 3),
+            }
+            typer.echo(json.dumps(done, indent=2))
         else:
             gone = f"{entries} {'entry' if entries == 1 else 'entries'} removed in {seconds:.2f} s"
             typer.echo(f"{whose[0].upper()}{whose[1:]} at {repository.address}: {gone}.")
-
-
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise CannotRun("there is no terminal to ask on; say --yes to remove the answers")
-    if not typer.confirm(question, err=True):
-        raise CannotRun("nothing was removed")
-
-
-async def _clear(repository: ResponseRepository) -> int:
-    try:
-        await repository.ping()
-        return await repository.clear(wait=True)
-    finally:
-        await repository.aclose()

@@ -22,6 +22,7 @@ def with_a_sentence(verb: str, *, as_json: bool = False, shows_log: bool = False
     With `as_json` it is on stdout too, as an object: `{"error": {"type": ..., "message": ...}}`. Without
     `shows_log` the library's warnings are not shown: what the verb says in the end would be said twice.
     """
+    who = f"llmcache {verb}".strip()
     if not shows_log:
         logging.getLogger("llmcache_plugins").addHandler(_UNHEARD)
     try:
@@ -29,8 +30,8 @@ def with_a_sentence(verb: str, *, as_json: bool = False, shows_log: bool = False
     except (CannotRun, LLMCacheError, ImportError) as error:
         if as_json:
             typer.echo(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}, indent=2))
-        typer.echo(f"llmcache {verb}: {error}", err=True)
+        typer.echo(f"{who}: {error}", err=True)
         raise typer.Exit(Exit.USAGE) from None
     except KeyboardInterrupt:
-        typer.echo(f"llmcache {verb}: interrupted", err=True)
+        typer.echo(f"{who}: interrupted", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None

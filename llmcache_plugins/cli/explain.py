@@ -1,25 +1,33 @@
 """`llmcache explain`: why a request hits or misses, asked of the server that the applications use.
 
-Owns the options, the file format and the exit code. What is said, and why, is `ResponseCache.explain`.
+Owns the options and the exit code. What is said, and why, is `ResponseCache.explain`.
 """
 
 import asyncio
 import dataclasses
 import json
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
-from llmcache_plugins.cli.options import AsJson, Prefix, Secret, Url
+from llmcache_plugins.cli.options import (
+    PATIENCE,
+    ApiBase,
+    AsJson,
+    DataVersion,
+    Namespace,
+    Normalizer,
+    Prefix,
+    PromptVersion,
+    Secret,
+    Tenant,
+    Url,
+)
+from llmcache_plugins.cli.requests import read_request
 from llmcache_plugins.cli.support import CannotRun, Exit
 
 __all__ = ["explain"]
-
-_PATIENCE = 5.0
-"""Seconds for one answer of the server: nobody's request waits for this verb."""
 
 
 def explain(
@@ -32,33 +40,30 @@ def explain(
     ],
     *,
     url: Url = None,
-    namespace: Annotated[str, typer.Option(help="The namespace the application uses.")] = "default",
-    tenant: Annotated[str | None, typer.Option(help="The tenant, if any.", show_default=False)] = None,
+    namespace: Namespace = "default",
+    tenant: Tenant = None,
     prefix: Prefix = "llm",
     secret: Secret = None,
-    normalizer: Annotated[
-        list[str] | None,
-        typer.Option(help="A built-in normalizer of the application's, in their order; may be repeated."),
-    ] = None,
-    prompt_version: Annotated[str | None, typer.Option(help="The application's.", show_default=False)] = None,
-    data_version: Annotated[str | None, typer.Option(help="The application's.", show_default=False)] = None,
-    api_base: Annotated[
-        str | None,
-        typer.Option(help="The provider's address, where it is not OpenAI's own.", show_default=False),
-    ] = None,
+    normalizer: Normalizer = None,
+    prompt_version: PromptVersion = None,
+    data_version: DataVersion = None,
+    api_base: ApiBase = None,
     canonical: Annotated[bool, typer.Option("--canonical", help="Print what counts: the prompt.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say why a request hits or misses; for a miss, in what it differs from the nearest that is stored.
 
-    The settings must be the application's: they are part of the key. Exit codes: 0 it hits, 1 it does not, 2
-    that cannot be said.
+    The settings must be the application's: they are part of the key.
+
+    Example: llmcache explain request.json --namespace acme
+
+    Exit codes: 0 it hits, 1 it does not, 2 that cannot be said.
     """
     with with_a_sentence("explain", as_json=as_json):
         from llmcache_plugins.cache import ResponseCache
         from llmcache_plugins.models import Outcome
 
-        request = _request(file)
+        request = read_request(file)
         cache = ResponseCache.from_url(
             url,
             namespace=namespace,
@@ -68,9 +73,9 @@ def explain(
             normalizers=normalizer or (),
             prompt_version=prompt_version,
             data_version=data_version,
-            lookup_budget=_PATIENCE,
-            socket_timeout=_PATIENCE,
-            connect_timeout=_PATIENCE,
+            lookup_budget=PATIENCE,
+            socket_timeout=PATIENCE,
+            connect_timeout=PATIENCE,
         )
         scope: dict[str, object] = {} if api_base is None else {"api_base": api_base}
         said = asyncio.run(_explain(cache, request, scope))
@@ -85,20 +90,6 @@ def explain(
 async def _explain(cache: Any, request: Any, scope: dict[str, object]) -> Any:
     async with cache:
         return await cache.explain(request, scope=scope)
-
-
-def _request(file: str) -> Any:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotRun(f"{file}: cannot be read ({type(error).__name__})") from error
-    try:
-        request = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CannotRun(f"{file}: not a JSON document; put one request into it") from error
-    if not isinstance(request, dict | str):
-        raise CannotRun(f"{file}: a request is a JSON object or a string, not a {type(request).__name__}")
-    return request
 
 
 def _as_json(said: Any, *, canonical: bool) -> str:

@@ -1,10 +1,35 @@
-"""The options that several verbs take, spelled once: which cache is meant, and how it is spoken of."""
+"""The options that several verbs take, spelled once: which cache is meant, and how it is spoken of.
+
+Each has its name in the environment here; that they may stand in a file, too, is `configuration`'s affair.
+What may hold a password has no default that `--help` could show.
+"""
 
 from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Prefix", "Secret", "Url"]
+__all__ = [
+    "NOT_FROM_A_FILE",
+    "PATIENCE",
+    "AnyNamespace",
+    "ApiBase",
+    "AsJson",
+    "DataVersion",
+    "Namespace",
+    "Normalizer",
+    "Prefix",
+    "PromptVersion",
+    "Secret",
+    "Tenant",
+    "Url",
+    "Yes",
+]
+
+PATIENCE = 5.0
+"""Seconds for one answer of the server: nobody's request waits for a verb."""
+
+NOT_FROM_A_FILE = object()
+"""Beside an option that only the command line may give: what is destroyed, and that nobody is asked."""
 
 Url = Annotated[
     str | None,
@@ -14,7 +39,24 @@ Url = Annotated[
         show_default=False,
     ),
 ]
-Prefix = Annotated[str, typer.Option(help="What the cache's Redis keys begin with.")]
+Namespace = Annotated[
+    str, typer.Option(envvar="LLMCACHE_NAMESPACE", help="The namespace the application uses.")
+]
+AnyNamespace = Annotated[
+    str | None,
+    typer.Option(envvar="LLMCACHE_NAMESPACE", help="The namespace the application uses.", show_default=False),
+]
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        envvar="LLMCACHE_TENANT",
+        help="One of those who share the namespace: only this one's answers.",
+        show_default=False,
+    ),
+]
+Prefix = Annotated[
+    str, typer.Option(envvar="LLMCACHE_PREFIX", help="What the cache's Redis keys begin with.")
+]
 Secret = Annotated[
     str | None,
     typer.Option(
@@ -24,3 +66,16 @@ Secret = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask."), NOT_FROM_A_FILE]
+
+# What else is a part of a request's key.
+Normalizer = Annotated[
+    list[str] | None,
+    typer.Option(help="A built-in normalizer of the application's, in their order; may be repeated."),
+]
+PromptVersion = Annotated[str | None, typer.Option(help="The application's.", show_default=False)]
+DataVersion = Annotated[str | None, typer.Option(help="The application's.", show_default=False)]
+ApiBase = Annotated[
+    str | None,
+    typer.Option(help="The provider's address, where it is not OpenAI's own.", show_default=False),
+]

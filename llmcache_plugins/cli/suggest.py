@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.options import AsJson
 from llmcache_plugins.cli.support import CannotRun, Exit
 
 if TYPE_CHECKING:
@@ -33,22 +35,18 @@ def suggest(
         ),
     ],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what keeps the requests of a file from hitting, and what each normalizer would win.
 
+    Example: llmcache suggest requests.jsonl
+
     Exit codes: 0 nothing to win, 1 something to win, 2 the file cannot be read.
     """
-    try:
+    with with_a_sentence("suggest", as_json=as_json):
         advice = _advice(file)
         typer.echo(json.dumps(_as_json(advice), indent=2)) if as_json else _print(advice)
         raise typer.Exit(Exit.FINDINGS if advice.has_findings else Exit.FINE)
-    except CannotRun as error:
-        typer.echo(f"llmcache suggest: {error}", err=True)
-        raise typer.Exit(Exit.USAGE) from None
-    except KeyboardInterrupt:
-        typer.echo("llmcache suggest: interrupted", err=True)
-        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _advice(file: str) -> "Advice":

@@ -24,6 +24,7 @@ from llmcache_plugins.repository.invalidating import Voiding
 from llmcache_plugins.repository.leases import Leases
 from llmcache_plugins.repository.ledger import Ledger
 from llmcache_plugins.repository.link import Link
+from llmcache_plugins.repository.listing import Listing
 from llmcache_plugins.repository.near import NEAR_SECONDS, NearCache
 from llmcache_plugins.repository.reading import (
     NAMESPACE_SUBJECT,
@@ -106,6 +107,12 @@ class ResponseRepository:
         self.vectors = Vectors(links=self._links, layout=self._layout)
         self.ledger = Ledger(links=self._links, config=self.config, on_change=self._go_round)
         self._rounds = Rounds(links=self._links, ledger=self.ledger, measure=self._measure)
+        self.listing = Listing(
+            prefix=self.config.prefix,
+            links=self._links,
+            layout=self._layout,
+            read=partial(self.fetch, touch=False),
+        )
         if url is None and client is None:
             _log.info("no Redis URL: answers are kept by a server on this machine, for this user only")
 

@@ -68,8 +68,11 @@ def calibrate(
 ) -> None:
     """Say which threshold keeps false hits below a share, by labelled pairs.
 
-    The threshold is chosen by the 95 % upper confidence bound of the share, not by what was counted. Exit
-    codes: 0 a threshold keeps it, 1 none does, 2 that cannot be said.
+    The threshold is chosen by the 95 % upper confidence bound of the share, not by what was counted.
+
+    Example: llmcache calibrate pairs.jsonl --target-error 0.01
+
+    Exit codes: 0 a threshold keeps it, 1 none does, 2 that cannot be said.
     """
     with with_a_sentence("calibrate", as_json=as_json):
         from llmcache_plugins.cli.calibrate.report import print_report, to_json

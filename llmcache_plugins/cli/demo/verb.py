@@ -15,6 +15,7 @@ import typer
 
 from llmcache_plugins.cli.demo.questions import Request, load_questions
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.options import AsJson
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.repository.urls import parse_url, redact
 
@@ -71,13 +72,15 @@ def demo(
     price_out: Annotated[
         float, typer.Option(min=0, help="Example price: dollars for a million output tokens.")
     ] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the questions of a file with and without the cache, play apps on frameworks, show what is saved.
 
+    Example: llmcache demo
+
     Exit codes: 0 all figures are as they should be, 1 some are not, 2 the demo cannot run.
     """
-    with with_a_sentence("demo", shows_log=True):
+    with with_a_sentence("demo", as_json=as_json, shows_log=True):
         from llmcache_plugins.cli.demo.figures import findings_of, to_json
         from llmcache_plugins.cli.demo.report import print_report
         from llmcache_plugins.prices import Price

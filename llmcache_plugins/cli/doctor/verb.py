@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
-from llmcache_plugins.cli.options import AsJson, Prefix
+from llmcache_plugins.cli.options import AsJson, Namespace, Prefix
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.config import CacheConfig
 from llmcache_plugins.diagnosis import Level, diagnose
@@ -33,9 +33,7 @@ def doctor(
         ),
     ] = None,
     *,
-    namespace: Annotated[
-        str, typer.Option(help="The cache's namespace; what is tried out lies in one of its own below it.")
-    ] = _DEFAULTS.namespace,
+    namespace: Namespace = _DEFAULTS.namespace,
     prefix: Prefix = _DEFAULTS.prefix,
     budget: Annotated[
         float, typer.Option(help="The cache's lookup_budget in seconds, which round trips must keep.")
@@ -44,7 +42,11 @@ def doctor(
 ) -> None:
     """Check a Redis for this cache: what is wrong, why, and how to fix it.
 
-    Reads its settings and figures, and tries out what the cache does, in a namespace that is removed again.
+    Reads its settings and figures, and tries out what the cache does, in a namespace of its own below yours
+    that is removed again.
+
+    Example: llmcache doctor redis://localhost
+
     Exit codes: 0 no problems, 1 problems, 2 the server cannot be looked at.
     """
     with with_a_sentence("doctor", as_json=as_json):
