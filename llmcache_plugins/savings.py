@@ -111,7 +111,7 @@ class SavingsRow(msgspec.Struct, kw_only=True, frozen=True):
     day: str
     """As 2026-11-26."""
     namespace: str
-    """As keys spell it; `_other` for those that found no room of their own."""
+    """`_other` for those that found no room of their own; a very long one as its keys spell it."""
     model: str
     """The one that was asked; `_unknown` where the request did not say."""
     outcomes: dict[str, int]
@@ -174,6 +174,11 @@ class SavingsRow(msgspec.Struct, kw_only=True, frozen=True):
         if (spared or spent) and not priced:
             return None
         return (self.saved_nano_usd - self.spent_nano_usd) / _BILLION
+
+    @property
+    def cost_spent(self) -> float:
+        """US dollars that the cache itself has spent, as far as prices are known."""
+        return self.spent_nano_usd / _BILLION
 
     @property
     def unpriced(self) -> int:

@@ -21,6 +21,7 @@ from llmcache_plugins.cli.explain import explain
 from llmcache_plugins.cli.inspect import inspect
 from llmcache_plugins.cli.invalidate import invalidate
 from llmcache_plugins.cli.ls import ls
+from llmcache_plugins.cli.stats import stats
 from llmcache_plugins.cli.suggest import suggest
 
 __all__ = ["app"]
@@ -34,6 +35,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "invalidate": invalidate,
     "ls": ls,
+    "stats": stats,
     "suggest": suggest,
 }
 _WHERE_FROM = "What is not said here comes from the environment, then from a file: see llmcache --help."

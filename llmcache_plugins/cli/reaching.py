@@ -30,19 +30,22 @@ def reach(
     tenant: str | None,
     secret: str | None,
     prefix: str,
+    ledger_days: int = 0,
     normalizers: Sequence[str] = (),
     prompt_version: str | None = None,
     data_version: str | None = None,
 ) -> ResponseRepository:
     """Return the repository that the options name, not opened yet. Raises `ConfigError`.
 
-    Normalizers and versions are for who wants the keys of requests.
+    `ledger_days` are those of the savings that are to be read; normalizers and versions are for who wants
+    the keys of requests.
     """
     config = CacheConfig(
         namespace=namespace,
         tenant=tenant,
         secret=secret,
         prefix=prefix,
+        ledger_days=ledger_days,
         socket_timeout=PATIENCE,
         connect_timeout=PATIENCE,
         normalizers=normalizers,

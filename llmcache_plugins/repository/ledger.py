@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from llmcache_plugins.repository.scripts import Argument
     from llmcache_plugins.savings import Amounts, Place, SavingsRow
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "spelled"]
 
 MOST_FIELDS = 20_000
 """Of a day: some 2,000 pairs of namespace and model, 2 MB."""
 _MOST_PLACES = 1000
 """That a process counts between two flushes."""
 _LONGEST_NAME = 128
-"""Characters of a model: anybody may send any."""
+"""Characters of a name: anybody may send any model."""
 _FLUSHED_MS = 600_000
 _DAY_MS = 86_400_000
 _TRIAL_MS = 1000
@@ -232,8 +232,13 @@ class Ledger:
         return Savings(rows=tuple(rows))
 
     def _place(self, namespace: str | None, model: str | None) -> Place:
-        name = encode_name(self._namespace if namespace is None else namespace)
-        return name, (model or UNKNOWN_MODEL)[:_LONGEST_NAME]
+        name = self._namespace if namespace is None else namespace
+        return spelled(name), (model or UNKNOWN_MODEL)[:_LONGEST_NAME]
+
+
+def spelled(namespace: str) -> str:
+    """Return a namespace as the ledger has it: as it is, unless it is very long."""
+    return namespace if len(namespace) <= _LONGEST_NAME else encode_name(namespace)
 
 
 def _field(place: Place, amount: str) -> str:
