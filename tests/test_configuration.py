@@ -108,11 +108,11 @@ class TestPrecedence:
 
     def test_lists_and_numbers(self, here: Path):
         file = configured(
-            here, '[explain]\nnormalizer = ["uuid", "timestamp"]\n[demo]\nprice-in = 1\napi_base = "x"\n'
+            here, '[explain]\nnormalizer = ["uuid", "timestamp"]\n[demo]\nprice-in = 1\nmodel = "x"\n'
         )
         found = read_defaults(file, _VERBS)
         assert found["explain"] == {"normalizer": ["uuid", "timestamp"]}
-        assert found["demo"] == {"price_in": 1.0, "api_base": "x"}
+        assert found["demo"] == {"price_in": 1.0, "model": "x"}
 
     def test_a_list_of_the_file_s_reaches_the_verb(
         self, valkey: Server, here: Path, called: Called, namespace: str
@@ -141,6 +141,8 @@ BAD = {
     "[clear] yes is no option": "[clear]\nyes = true",
     "[explain] file is no option": '[explain]\nfile = "x.json"',
     "[doctor] help is no option": "[doctor]\nhelp = true",
+    "[demo] api-base is no option": '[demo]\napi-base = "http://hush"',
+    "[calibrate] embedder is no option": '[calibrate]\nembedder = "hush:Embedder"',
     "clear is a verb": "clear = 3",
     "url: expected `str`": 'url = ["redis://:hush@h"]',
     "secret: expected `str`": "secret = 1234",
@@ -148,7 +150,7 @@ BAD = {
     "[demo] limit: expected `int` >= 1": "[demo]\nlimit = 0",
     "[demo] limit: expected `int`, got `bool`": "[demo]\nlimit = true",
     "[explain] normalizer: expected `str`": "[explain]\nnormalizer = [1]",
-    "[demo] api-base is there twice": '[demo]\napi_base = "x"\napi-base = "hush"',
+    "[demo] price-in is there twice": "[demo]\nprice_in = 1\nprice-in = 1234",
 }
 
 

@@ -40,6 +40,26 @@ def least_url(server: Server) -> Iterator[str]:
     server.command("ACL", "DELUSER", "llmcache")
 
 
+def test_a_user_with_the_listed_rights_can_look_and_forget(least_url: str, namespace: str, called):
+    async def fill() -> None:
+        async with ResponseRepository(least_url, config=CacheConfig(namespace=namespace)) as repository:
+            await repository.persist(key_of("q", namespace=namespace), entry_of("x"))
+
+    asyncio.run(fill())
+    where = ("--url", least_url, "--namespace", namespace)
+    digest = key_of("q", namespace=namespace).digest
+    for arguments in (
+        ("ls", "--url", least_url),
+        ("ls", *where),
+        ("inspect", digest[:8], *where),
+        ("invalidate", "--key", digest[:8], "--yes", *where),
+        ("clear", "--yes", *where),
+    ):
+        code, out, err = called(*arguments)
+        assert (code, err) == (0, "")
+        assert "PASSWORD" not in out
+
+
 async def test_a_user_with_the_listed_rights_can_do_everything(least_url: str, namespace: str):
     config = CacheConfig(namespace=namespace, max_entries=5)
     async with ResponseRepository(least_url, config=config) as repository:

@@ -29,7 +29,9 @@ PATIENCE = 5.0
 """Seconds for one answer of the server: nobody's request waits for a verb."""
 
 NOT_FROM_A_FILE = object()
-"""Beside an option that only the command line may give: what is destroyed, and that nobody is asked."""
+"""Beside an option that only the command line may give: what is destroyed, written or shown, that nobody is
+asked, what is imported, and where a provider's key is sent. The file may be that of a directory one is in by
+chance."""
 
 Url = Annotated[
     str | None,

@@ -14,7 +14,7 @@ import typer
 
 from llmcache_plugins.cli.calibrate.pairs import BadLine, Pair, opened, read_pairs
 from llmcache_plugins.cli.ending import with_a_sentence
-from llmcache_plugins.cli.options import AsJson
+from llmcache_plugins.cli.options import NOT_FROM_A_FILE, AsJson
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.errors import LLMCacheError
 
@@ -59,10 +59,13 @@ def calibrate(
             help="An Embedder, or what returns one, in a module of yours. Default: the default embedder.",
             show_default=False,
         ),
+        NOT_FROM_A_FILE,
     ] = None,
     guards: Annotated[bool, typer.Option(help="Judge as all guards do, or without any.")] = True,
     save: Annotated[
-        Path | None, typer.Option(help="Write the table to this file, too.", show_default=False)
+        Path | None,
+        typer.Option(help="Write the table to this file, too.", show_default=False),
+        NOT_FROM_A_FILE,
     ] = None,
     as_json: AsJson = False,
 ) -> None:

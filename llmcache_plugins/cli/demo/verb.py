@@ -15,7 +15,7 @@ import typer
 
 from llmcache_plugins.cli.demo.questions import Request, load_questions
 from llmcache_plugins.cli.ending import with_a_sentence
-from llmcache_plugins.cli.options import AsJson
+from llmcache_plugins.cli.options import NOT_FROM_A_FILE, AsJson
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.repository.urls import parse_url, redact
 
@@ -54,13 +54,14 @@ def demo(
             help="A real provider, such as https://api.openai.com/v1. Default: a stand-in on this machine.",
             show_default=False,
         ),
+        NOT_FROM_A_FILE,
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="The model for requests that name none.", show_default=False),
     ] = None,
     api_key_env: Annotated[
-        str, typer.Option(help="The environment variable with the provider's key.")
+        str, typer.Option(help="The environment variable with the provider's key."), NOT_FROM_A_FILE
     ] = "OPENAI_API_KEY",
     limit: Annotated[int, typer.Option(min=1, help="Use the first so many requests of the file.")] = 400,
     median: Annotated[
