@@ -15,6 +15,7 @@ from benchmarks import (
     langchain,
     litellm,
     reads,
+    savings,
     signatures,
     stampede,
     streams,
@@ -38,6 +39,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "invalidation": invalidation.main,
     "langchain": langchain.main,
     "litellm": litellm.main,
+    "savings": savings.main,
     "vectors": vectors.main,
 }
 WITH_DATA: dict[str, Callable[[Sequence[str]], None]] = {"semantic": quality.main}
