@@ -20,10 +20,10 @@ from waiting import wait_until
 
 from llmcache_plugins import InferenceGateway, Outcome, ResponseCache
 from llmcache_plugins.cli.demo import figures, scenes
-from llmcache_plugins.cli.demo.load import Sample, directly, run_load, through
-from llmcache_plugins.cli.demo.questions import load_questions, read_questions
 from llmcache_plugins.cli.demo.run import concurrency_for
-from llmcache_plugins.cli.demo.stage import Api, new_cache
+from llmcache_plugins.cli.load.calls import Sample, directly, run_load, through
+from llmcache_plugins.cli.load.questions import load_questions, read_questions
+from llmcache_plugins.cli.load.stage import Api, new_cache
 from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.models import Usage
 from llmcache_plugins.prices import Price

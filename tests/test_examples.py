@@ -15,7 +15,7 @@ from command import ROOT, run
 from warm import Warm
 
 from llmcache_plugins import CacheSignatureEngine
-from llmcache_plugins.cli.demo.questions import load_questions
+from llmcache_plugins.cli.load.questions import load_questions
 from llmcache_plugins.repository.embedded import EmbeddedServer
 from llmcache_plugins.testing.provider_server import ProviderServer
 

@@ -15,7 +15,7 @@ from llmcache_plugins.models import Outcome, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmcache_plugins.cli.demo.load import Sample
+    from llmcache_plugins.cli.load.calls import Sample
     from llmcache_plugins.prices import Price
 
 __all__ = ["Part", "Report", "Scene", "Tally", "findings_of", "percentile", "to_json"]

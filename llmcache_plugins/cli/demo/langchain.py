@@ -19,9 +19,9 @@ from pydantic import SecretStr
 
 from llmcache_plugins.adapters.langchain import LangChainCache, cached
 from llmcache_plugins.cli.demo import scenes
-from llmcache_plugins.cli.demo.load import at_once
 from llmcache_plugins.cli.demo.plays import MEDIAN_SHARE, Script, Transcript, scenes_of, tally
-from llmcache_plugins.cli.demo.stage import TIMEOUT, open_http, open_source
+from llmcache_plugins.cli.load.calls import at_once
+from llmcache_plugins.cli.load.stage import TIMEOUT, open_http, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.cache import ResponseCache
     from llmcache_plugins.cli.demo.figures import Scene, Tally
-    from llmcache_plugins.cli.demo.stage import Api, Source
+    from llmcache_plugins.cli.load.stage import Api, Source
 
 __all__ = ["run_langchain"]
 

@@ -24,9 +24,9 @@ from litellm.types.caching import LiteLLMCacheType
 
 from llmcache_plugins.adapters.litellm import LiteLLMCache
 from llmcache_plugins.cli.demo import scenes
-from llmcache_plugins.cli.demo.load import at_once
 from llmcache_plugins.cli.demo.plays import MEDIAN_SHARE, Script, Transcript, scenes_of, tally
-from llmcache_plugins.cli.demo.stage import TIMEOUT, open_client, open_source
+from llmcache_plugins.cli.load.calls import at_once
+from llmcache_plugins.cli.load.stage import TIMEOUT, open_client, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.cache import ResponseCache
     from llmcache_plugins.cli.demo.figures import Scene
-    from llmcache_plugins.cli.demo.stage import Api
+    from llmcache_plugins.cli.load.stage import Api
 
 __all__ = ["run_litellm"]
 

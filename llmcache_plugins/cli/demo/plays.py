@@ -14,7 +14,7 @@ from llmcache_plugins.cli.demo.figures import Scene, Tally
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from llmcache_plugins.cli.demo.stage import Source
+    from llmcache_plugins.cli.load.stage import Source
 
 __all__ = ["MEDIAN_SHARE", "Script", "Transcript", "scenes_of", "tally"]
 

@@ -17,9 +17,9 @@ from openai import OpenAIError
 
 from llmcache_plugins.cli.demo.burst import Squad, run_burst
 from llmcache_plugins.cli.demo.figures import Part, Report, Scene
-from llmcache_plugins.cli.demo.load import Ask, directly, run_load, through
 from llmcache_plugins.cli.demo.scenes import LANGCHAIN, LITELLM, most_calls
-from llmcache_plugins.cli.demo.stage import Api, Stage, new_cache, open_stage
+from llmcache_plugins.cli.load.calls import Ask, directly, run_load, through
+from llmcache_plugins.cli.load.stage import Api, Stage, new_cache, open_stage
 from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.gateway import InferenceGateway
 from llmcache_plugins.providers.openai import OpenAIProvider
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from llmcache_plugins.cache import ResponseCache
-    from llmcache_plugins.cli.demo.questions import Request
+    from llmcache_plugins.cli.load.questions import Request
     from llmcache_plugins.prices import Price
 
 __all__ = ["BURST_CALLERS", "BURST_PROCESSES", "Begin", "Plan", "concurrency_for", "run_demo"]

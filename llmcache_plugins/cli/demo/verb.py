@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmcache_plugins.cli.demo.questions import Request, load_questions
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.load.questions import Request, load_questions
 from llmcache_plugins.cli.options import NOT_FROM_A_FILE, AsJson
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.repository.urls import parse_url, redact
@@ -22,7 +22,7 @@ from llmcache_plugins.repository.urls import parse_url, redact
 if TYPE_CHECKING:
     from llmcache_plugins.cli.demo.figures import Report
     from llmcache_plugins.cli.demo.run import Plan
-    from llmcache_plugins.cli.demo.stage import Api
+    from llmcache_plugins.cli.load.stage import Api
     from llmcache_plugins.prices import Price
 
 __all__ = ["demo"]
@@ -117,7 +117,7 @@ def _sdk_parameters() -> frozenset[str]:
 
 
 def _api(api_base: str | None, api_key_env: str) -> "Api":
-    from llmcache_plugins.cli.demo.stage import Api
+    from llmcache_plugins.cli.load.stage import Api
 
     if not api_base:
         return Api()
@@ -132,7 +132,7 @@ def _api(api_base: str | None, api_key_env: str) -> "Api":
 def _run(requests: list[Request], *, limit: int, url: str | None, **facts: Any) -> "Report":
     from llmcache_plugins.cli.demo.report import announce, progress_bar
     from llmcache_plugins.cli.demo.run import run_demo
-    from llmcache_plugins.cli.demo.stage import server_url
+    from llmcache_plugins.cli.load.stage import server_url
 
     parse_url(url)
     with server_url(url) as running:
@@ -179,7 +179,7 @@ def _describe(url: str | None) -> str:
 
 def _intentions(plan: "Plan", *, left_out: int) -> list[str]:
     from llmcache_plugins.cli.demo.scenes import LANGCHAIN, LITELLM, most_calls
-    from llmcache_plugins.cli.demo.stage import LOOKUP_BUDGET
+    from llmcache_plugins.cli.load.stage import LOOKUP_BUDGET
 
     lines = [
         f"Provider: {plan.provider}.",

@@ -17,7 +17,7 @@ from llmcache_plugins.models import Outcome, Usage
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
 
-    from llmcache_plugins.cli.demo.questions import Request
+    from llmcache_plugins.cli.load.questions import Request
     from llmcache_plugins.gateway import InferenceGateway, Provider
 
 __all__ = ["Ask", "Sample", "at_once", "directly", "run_load", "through"]

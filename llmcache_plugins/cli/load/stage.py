@@ -1,6 +1,6 @@
-"""What the demo runs on: a server for the cache, and a provider behind HTTP.
+"""What a load runs on: a server for the cache, and a provider behind HTTP.
 
-Owns starting them, ending them, and counting what arrives at the provider. Knows nothing of the parts.
+Owns starting them, ending them, and counting what arrives at the provider. Knows nothing of the load.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
 
 _START_SECONDS = 15.0
 _IDLE_SECONDS = 60.0
-"""How long the demo's own server outlives a demo that was killed."""
+"""How long a server of the verb's own outlives a verb that was killed."""
 _TTL = 600.0
-"""Should the demo be killed, a server that is not its own forgets the answers by itself."""
+"""Should the verb be killed, a server that is not its own forgets the answers by itself."""
 LOOKUP_BUDGET = 1.0
 """Users, provider, cache and server share this machine. On a busy one the server may not get its turn within
 the default of 50 ms; those calls would go to the provider, as they should, and show nothing of the cache."""
@@ -115,7 +115,7 @@ def server_url(url: str | None) -> Iterator[str]:
 
 
 def new_cache(url: str, *, namespace: str) -> ResponseCache:
-    """Return a cache as the demo uses it: the defaults, but for how long answers live and lookups wait."""
+    """Return a cache as the verbs use it: the defaults, but for how long answers live and lookups wait."""
     return ResponseCache.from_url(
         url,
         namespace=namespace,
