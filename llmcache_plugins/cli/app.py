@@ -11,6 +11,7 @@ try:
 except ImportError as error:
     raise ImportError('the command needs typer: pip install "llmcache-plugins[cli]"') from error
 
+from llmcache_plugins.cli.bench import bench
 from llmcache_plugins.cli.calibrate import calibrate
 from llmcache_plugins.cli.clear import clear
 from llmcache_plugins.cli.configuration import DEFAULT_FILE, find_file, read_defaults
@@ -27,6 +28,7 @@ from llmcache_plugins.cli.suggest import suggest
 __all__ = ["app"]
 
 _VERBS: dict[str, Callable[..., None]] = {
+    "bench": bench,
     "calibrate": calibrate,
     "clear": clear,
     "demo": demo,

@@ -7,6 +7,7 @@ refused leaves a gap there, and is named.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.repository.topology import Node, Topology
     from llmcache_plugins.repository.urls import Target
 
-__all__ = ["inspect"]
+__all__ = ["count_commands", "inspect"]
 
 PATIENCE = 5.0
 """Seconds for one answer. Nobody's request waits for an inspection."""
@@ -73,6 +74,27 @@ async def inspect(url: str | None = None, *, namespace: str = "default", prefix:
             scripts=tuple(sorted(scripts)),
             uncovered=_ranges(topology.uncovered_slots()),
         )
+    finally:
+        await topology.aclose()
+
+
+async def count_commands(url: str | None = None) -> Counter[str] | None:
+    """Return how often each command was run since the server's start, by name, summed over all nodes.
+
+    What a script runs is counted, too. None where that may not be asked. Raises like `inspect`.
+    """
+    target = parse_url(url)
+    topology = connect(target, socket_timeout=PATIENCE, connect_timeout=PATIENCE, is_whole=False)
+    ran: Counter[str] = Counter()
+    try:
+        await _open(topology, target)
+        for node in topology.nodes():
+            said = await _Questions(node).ask("INFO", "commandstats")
+            if said is None:
+                return None
+            for name, stat in said.items():
+                ran[name.removeprefix("cmdstat_")] += int(stat["calls"])
+        return ran
     finally:
         await topology.aclose()
 

@@ -114,7 +114,7 @@ def server_url(url: str | None) -> Iterator[str]:
                 shutil.rmtree(server.socket_path.parent, ignore_errors=True)
 
 
-def new_cache(url: str, *, namespace: str) -> ResponseCache:
+def new_cache(url: str, *, namespace: str, near_cache: bool = False) -> ResponseCache:
     """Return a cache as the verbs use it: the defaults, but for how long answers live and lookups wait."""
     return ResponseCache.from_url(
         url,
@@ -122,6 +122,9 @@ def new_cache(url: str, *, namespace: str) -> ResponseCache:
         policy=CachePolicy(ttl=_TTL),
         lookup_budget=LOOKUP_BUDGET,
         socket_timeout=LOOKUP_BUDGET,
+        near_cache=near_cache,
+        # What a load saves is nobody's savings.
+        ledger_days=0,
     )
 
 
