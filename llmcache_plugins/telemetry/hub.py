@@ -55,8 +55,10 @@ class OpenTelemetry:
 
     def on_event(self, event: Event, /) -> None:
         """Measure an event, and add it to the span of its call."""
-        self._metrics.on_event(event)
-        self.traces.on_event(event)
+        try:
+            self._metrics.on_event(event)
+        finally:
+            self.traces.on_event(event)
 
 
 class Telemetry:
