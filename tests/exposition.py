@@ -11,6 +11,7 @@ import contextlib
 import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import openai
@@ -29,6 +30,7 @@ from llmcache_plugins import (
     Usage,
 )
 from llmcache_plugins.providers import OpenAIProvider
+from llmcache_plugins.repository import invalidating
 from llmcache_plugins.semantic import Verdict
 from llmcache_plugins.telemetry import (
     BreakerChanged,
@@ -292,6 +294,14 @@ async def full(run: Run) -> None:
         await gateway.resolve(ask(f"What is lease {number}?"))
 
 
+async def forgotten(run: Run) -> None:
+    """More invalidations than a namespace keeps marks of: of few, to be quick."""
+    gateway = await run.gateway("forgotten")
+    with mock.patch.object(invalidating, "MOST_MARKS", 5):
+        for number in range(11):
+            await gateway.cache.invalidate(tags=[f"document {number}"])
+
+
 async def semantic(run: Run) -> None:
     """5 misses, 2 semantic hits, one of them verified; 1 question kept back; 1 shadow."""
 
@@ -360,7 +370,7 @@ async def scripted(server: Server, exposition: Exposition) -> Told:
             return await asyncio.to_thread(exposition.samples)
 
         async with client, run.held:
-            for part in (plain, at_once, leases, stale, refused, full, semantic):
+            for part in (plain, at_once, leases, stale, refused, full, forgotten, semantic):
                 await part(run)
             # Nine namespaces: each is measured within the second that follows its first call.
             measured: Callable[[], int] = lambda: len(  # noqa: E731

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import re
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from command import run
 from exposition import JUDGE, MODEL, UNPRICED, exposed, scripted
 from opentelemetry.metrics import NoOpMeter, NoOpMeterProvider
+from promql import DOCS, RULES, queries, selected
 from servers import valkey_server
 
-from llmcache_plugins import OpenTelemetry, ResponseCache
-from llmcache_plugins.telemetry import BreakerChanged, Measured
+from llmcache_plugins import OpenTelemetry, Outcome, ResponseCache
+from llmcache_plugins.policy import Refusal
+from llmcache_plugins.semantic.guards import Guard
+from llmcache_plugins.semantic.question import Skip
+from llmcache_plugins.telemetry import BreakerChanged, Face, LeaseStep, Measured, Purpose
 from llmcache_plugins.telemetry.metrics import MOST_MODELS
 
 if TYPE_CHECKING:
@@ -120,6 +127,7 @@ class TestNumbers:
 
     def test_how_much_there_is(self, told: Told):
         assert one(told.run, "llmcache_evictions_total") == 3
+        assert one(told.run, "llmcache_marks_forgotten_total") > 0
         last = {event.place: event for event in told.events if isinstance(event, Measured)}
         assert len(last) == 9
         assert one(told.run, "llmcache_entries") == sum(event.entries for event in last.values()) > 9
@@ -214,6 +222,27 @@ def series(page: str) -> set[str]:
     return {line.rpartition(" ")[0] for line in page.splitlines() if line.startswith("llmcache_")}
 
 
+LATE = """
+from llmcache_plugins import ResponseCache
+
+cache = ResponseCache.from_url("redis://127.0.0.1:1")  # made first, as where a module does it
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import set_meter_provider
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import REGISTRY
+
+set_meter_provider(MeterProvider(metric_readers=[PrometheusMetricReader()]))
+cache.bypass("is not")
+print(*sorted({f.name for f in REGISTRY.collect() if f.name.startswith("llmcache")}))
+"""
+
+
+def test_an_sdk_may_be_set_up_after_the_cache():
+    done = run(sys.executable, "-c", LATE)
+    assert (done.stdout, done.stderr) == ("llmcache_breaker_state llmcache_requests\n", "")
+
+
 class Broken:
     """An instrument that raises whatever is done with it."""
 
@@ -252,3 +281,133 @@ async def test_an_sdk_that_raises_is_nothing_to_the_caller(
                 await found.fulfil("an answer")
         assert (await cache.stats()).requests == 6
     assert ["observer" in record.message for record in caplog.records] == [True]
+
+
+CLOSED: dict[str, set[str]] = {
+    "llmcache_outcome": set(Outcome),
+    "llmcache_face": set(Face),
+    "llmcache_lookup_result": {"hit", "miss"},
+    "llmcache_provider_result": {"ok", "error"},
+    "llmcache_token_type": {"input", "output"},
+    "llmcache_purpose": set(Purpose),
+    "llmcache_lease_step": set(LeaseStep),
+    "llmcache_reason": set(Refusal),
+    "llmcache_semantic_result": {"hit", "shadow", "none", "not_kept", *Skip},
+    "llmcache_semantic_guard": set(Guard),
+    "llmcache_semantic_verdict": {"yes", "no", "failed"},
+    "llmcache_semantic_agreement": {"agreed", "differed", "unknown"},
+}
+"""Every value of every label, but for the names of models."""
+OF_TARGETS = {"job", "instance"}
+"""Labels that Prometheus adds."""
+QUERIES = queries()
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+
+
+def test_every_label_has_a_closed_set_of_values(told: Told):
+    for name, labels, _ in told.outage:
+        if name.startswith("llmcache_"):
+            for label, value in labels.items():
+                assert label in {"le", "gen_ai_request_model"} or value in CLOSED[label], (name, label)
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+class TestQueries:
+    def test_it_asks_for_what_there_is(self, told: Told, query: str):
+        labels = {name: set(has) | OF_TARGETS for name, has, _ in told.outage}
+        labels |= {name: {"job"} for name in RECORDED}
+        for one in selected(query):
+            assert one.name in labels
+            assert one.kept <= labels[one.name]
+            for label, operator, value in one.matchers:
+                assert label in labels[one.name]
+                assert operator in {"=", "=~"}
+                if label not in OF_TARGETS:
+                    assert set(value.split("|") if operator == "=~" else [value]) <= CLOSED[label]
+
+    def test_counters_are_read_as_rates_and_gauges_as_they_are(self, told: Told, query: str):
+        gauges = {"llmcache_entries", "llmcache_size_bytes", "llmcache_breaker_state", *RECORDED}
+        for one in selected(query):
+            assert one.is_range is (one.name not in gauges)
+            assert ("rate" in one.within or "increase" in one.within) is one.is_range
+
+    def test_quantiles_are_those_of_buckets(self, told: Told, query: str):
+        for one in selected(query):
+            is_bucket = one.name.endswith("_bucket")
+            assert is_bucket is ("le" in one.kept)
+            if "histogram_quantile" in one.within:
+                assert is_bucket
+                assert "sum" in one.within
+
+
+def test_each_measurement_is_shown_or_watched(told: Told):
+    asked = {stem(one.name) for query in QUERIES.values() for one in selected(query)}
+    assert {stem(name) for name, _, _ in told.outage if name.startswith("llmcache_")} <= asked
+
+
+def stem(name: str) -> str:
+    for suffix in ("_bucket", "_sum", "_count"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+class Noting(NoOpMeter):
+    """Notes what is made."""
+
+    made: ClassVar[dict[str, tuple[str, str]]] = {}
+
+    def create_counter(self, name: str, unit: str = "", description: str = "") -> Any:
+        self.made[name] = ("counter", unit)
+
+    def create_histogram(self, name: str, unit: str = "", description: str = "", **_more: Any) -> Any:
+        self.made[name] = ("histogram", unit)
+
+    def create_observable_gauge(
+        self, name: str, _callbacks: Any, unit: str = "", description: str = ""
+    ) -> Any:
+        self.made[name] = ("gauge", unit)
+
+
+class NotingProvider(NoOpMeterProvider):
+    def get_meter(self, *_args: Any, **_kwargs: Any) -> Any:
+        return Noting("noting")
+
+
+PAGE = (DOCS / "telemetry.md").read_text("utf-8")
+
+
+def rows(columns: int) -> list[list[str]]:
+    """Return what stands in code in each cell of the page's tables that are so wide, without their heads."""
+    tables = re.findall(r"^\| `(?:.*)\|$", PAGE, re.MULTILINE)
+    split = [line.strip("|").split("|") for line in tables]
+    return [
+        [", ".join(re.findall(r"`([^`]+)`", cell)) for cell in cells]
+        for cells in split
+        if len(cells) == columns
+    ]
+
+
+class TestPage:
+    def test_it_lists_the_instruments_and_no_others(self):
+        OpenTelemetry(meter_provider=NotingProvider())
+        listed = {name: (kind_of(name), unit) for name, _, _, unit, *_ in rows(6)}
+        assert listed == Noting.made
+
+    def test_in_prometheus_they_are_called_what_it_says(self, told: Told):
+        labels: dict[str, set[str]] = {}
+        for name, has, _ in told.outage:
+            labels.setdefault(stem(name), set()).update(set(has) - {"le"})
+        assert {
+            called: {one.replace(".", "_") for one in attributes.split(", ") if one}
+            for _, called, _, _, attributes, _ in rows(6)
+        } == {name: has for name, has in labels.items() if name.startswith("llmcache_")}
+
+    def test_it_has_every_value_of_every_attribute(self):
+        listed = {name.replace(".", "_"): set(values.split(", ")) for name, values in rows(2)[: len(CLOSED)]}
+        assert listed == CLOSED
+
+
+def kind_of(name: str) -> str:
+    """Return the type that the page gives a metric: it stands there as plain text."""
+    (line,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+    return line.split("|")[3].strip()
