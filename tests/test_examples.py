@@ -38,6 +38,7 @@ CALLS = {
     "litellm_router": (2, 0),
     "litellm_stream": (1, 0),
     "litellm_sync": (1, 0),
+    "prometheus_metrics": (1, 0),
 }
 """What reaches the provider when an example is run, and when it is run again."""
 LOADED = {"asgi_app", "litellm_proxy_cache"}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from llmcache_plugins import ResponseCache
 from llmcache_plugins.models import Outcome, Usage
 from llmcache_plugins.telemetry import (
     BreakerChanged,
@@ -13,6 +17,7 @@ from llmcache_plugins.telemetry import (
     Face,
     LeaseEvent,
     LeaseStep,
+    Missed,
     ProviderCalled,
     Refused,
     Resolved,
@@ -21,7 +26,9 @@ from llmcache_plugins.telemetry import (
 )
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import AsyncGenerator
+
+    from servers import Server
 
 
 def resolved(outcome: Outcome, **more: object) -> Resolved:
@@ -90,3 +97,46 @@ def test_every_observer_sees_every_event_and_one_that_raises_hurts_nobody(caplog
             telemetry.emit(event)
     assert good.seen == EVENTS
     assert len(caplog.records) == 1
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event, /) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def narrate() -> AsyncGenerator[str, None]:
+    yield "once "
+    yield "upon a time"
+
+
+class TestStreams:
+    async def test_how_slowly_it_is_read_is_no_matter_of_the_cache(self, valkey: Server, namespace: str):
+        watcher = Watcher()
+        async with ResponseCache.from_url(valkey.url, namespace=namespace, observers=[watcher]) as cache:
+            for _ in range(2):
+                async for _ in cache.stream({"q": 1}, narrate):
+                    await asyncio.sleep(0.2)
+        asked, stored = watcher.of(Resolved)
+        assert (asked.outcome, stored.outcome) == (Outcome.MISS, Outcome.HIT)
+        assert stored.seconds < 0.2
+
+    async def test_a_miss_is_a_lookup_as_that_of_a_call_is(self, valkey: Server, namespace: str):
+        watcher = Watcher()
+        async with ResponseCache.from_url(valkey.url, namespace=namespace, observers=[watcher]) as cache:
+            for _ in range(2):
+                async for _ in cache.stream({"q": 1}, narrate):
+                    pass
+        assert len(watcher.of(Missed)) == 1
+
+    @pytest.mark.parametrize("how", [{"mode": "off"}, {"mode": "refresh"}, {"max_age": 0.0}, {}])
+    async def test_every_call_of_a_provider_is_counted(self, valkey: Server, namespace: str, how: Any):
+        async with ResponseCache.from_url(valkey.url, namespace=namespace) as cache:
+            async for _ in cache.stream({"q": 1}, narrate, **how):
+                pass
+            assert (await cache.stats()).provider_calls == 1

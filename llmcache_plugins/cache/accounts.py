@@ -33,18 +33,23 @@ class Accounts:
         self._repository = repository
         self._prices = prices
 
-    def resolved(self, resolution: Resolution, *, face: Face, started: float) -> None:
-        """Count an answered call that began at `started` (`time.monotonic`)."""
+    def resolved(
+        self, resolution: Resolution, *, face: Face, started: float, answered: float | None = None
+    ) -> None:
+        """Count an answered call that began at `started` (`time.monotonic`).
+
+        `answered` is when the first chunk of a stream was there: the others come as its reader takes them.
+        """
         key, usage = resolution.key, _believed(resolution.tokens_saved)
         asked = key.model if key is not None else None
-        answered = _name(resolution.model)
-        cost = self._prices.cost(usage, asked, answered) if usage is not None else None
-        model, seconds = asked or answered, min(resolution.seconds_saved, _LONGEST_CALL)
+        said = _name(resolution.model)
+        cost = self._prices.cost(usage, asked, said) if usage is not None else None
+        model, seconds = asked or said, min(resolution.seconds_saved, _LONGEST_CALL)
         self._repository.telemetry.emit(
             Resolved(
                 outcome=resolution.outcome,
                 face=face,
-                seconds=monotonic() - started,
+                seconds=(monotonic() if answered is None else answered) - started,
                 model=model,
                 saved=usage,
                 saved_cost=cost,

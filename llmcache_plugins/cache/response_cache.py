@@ -206,18 +206,20 @@ class ResponseCache:
             job = await job.taken()
         key = None
         if isinstance(job, Declined):
-            chunks, report.outcome = open_stream(), Outcome.BYPASS
+            chunks, report.outcome = self._streams.ask(open_stream), Outcome.BYPASS
         else:
             key = job.key
             if on_hit is not None:
                 report.on_hit = partial(_tell, on_hit, key)
             chunks = self._read(job, report, may_wait=may_wait)
+        answered = None
         with self._telemetry.stream_span() as span:
-            async with aclosing(chunks):
-                async for chunk in span.over(chunks):
+            async with aclosing(chunks), aclosing(span.over(chunks)) as spanned:
+                async for chunk in spanned:
+                    answered = answered or monotonic()
                     yield chunk
             with span.attached():
-                self._accounts.resolved(_resolution_of(key, report), face=face, started=started)
+                self._count_stream(key, report, face=face, started=started, answered=answered)
 
     async def acquire(
         self,
@@ -263,7 +265,9 @@ class ResponseCache:
                 )
             if isinstance(found, Resolution) and isinstance(found.answer, AsyncGenerator):
                 # What it saves is known at its end.
-                count = partial(self._count_stream, job.key, report, face=face, started=started)
+                count = partial(
+                    self._count_stream, job.key, report, face=face, started=started, answered=monotonic()
+                )
                 return replace(found, answer=_and_then(found.answer, count))
             resolution = (
                 found if isinstance(found, Resolution) else resolutions.of_call(job.key, None, Outcome.MISS)
@@ -607,8 +611,11 @@ class ResponseCache:
         self._streams.detach(matches)
         self._errands.detach(matches)
 
-    def _count_stream(self, key: CacheKey, report: Report, *, face: Face, started: float) -> None:
-        self._accounts.resolved(_resolution_of(key, report), face=face, started=started)
+    def _count_stream(
+        self, key: CacheKey | None, report: Report, *, face: Face, started: float, answered: float | None
+    ) -> None:
+        resolution = _resolution_of(key, report)
+        self._accounts.resolved(resolution, face=face, started=started, answered=answered)
 
 
 def _resolution_of(key: CacheKey | None, report: Report) -> Resolution:

@@ -27,7 +27,7 @@ from llmcache_plugins.errors import (
     WaitTimeout,
 )
 from llmcache_plugins.models import Found, Lease, Mode, Outcome, SharedFailure, Wait
-from llmcache_plugins.telemetry import LeaseEvent, LeaseStep
+from llmcache_plugins.telemetry import LeaseEvent, LeaseStep, Missed
 
 if TYPE_CHECKING:
     from llmcache_plugins.cache.claim import Claim
@@ -163,6 +163,7 @@ class Turns:
         opened, seen = await self._shelf.see(job, budget)
         if opened is not None and opened.may_be_served:
             return Ready(opened=opened, waited=False, asked_at=asked_at)
+        self._repository.telemetry.emit(Missed(seconds=clock() - asked_at))
         claim.seen = seen
         return None
 

@@ -73,6 +73,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     face: Face
     seconds: float
+    """Until the answer was there: of a stream, its first chunk."""
     model: str | None = None
     """That was asked, or that answered where the request names none."""
     saved: Usage | None = None

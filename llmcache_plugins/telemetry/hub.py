@@ -47,16 +47,18 @@ class OpenTelemetry:
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         # Here, for importing the package should not import them.
-        from llmcache_plugins.telemetry.metrics import Metrics
+        from llmcache_plugins.telemetry.metrics import metrics_of
         from llmcache_plugins.telemetry.traces import Traces
 
         self.traces = Traces(tracer_provider, version=_version())
-        self._metrics = Metrics(meter_provider, version=_version())
+        self._metrics = metrics_of(meter_provider, version=_version())
 
     def on_event(self, event: Event, /) -> None:
         """Measure an event, and add it to the span of its call."""
-        self._metrics.on_event(event)
-        self.traces.on_event(event)
+        try:
+            self._metrics.on_event(event)
+        finally:
+            self.traces.on_event(event)
 
 
 class Telemetry:

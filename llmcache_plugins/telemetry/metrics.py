@@ -3,6 +3,9 @@
 Owns names, units, buckets and attributes; docs/telemetry.md lists them. Units are UCUM. Every attribute has a
 closed set of values; names of models, which a request may invent, are closed at the first hundred. Uses the
 API alone: which SDK listens, if any, is the application's affair.
+
+Gauges are observed, not set: an SDK may forget what was set once it has told it, and a scrape later the
+breaker of a server that is still away would be gone.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
+from opentelemetry.metrics import Observation
 
 from llmcache_plugins.models import Outcome
 from llmcache_plugins.telemetry.events import (
@@ -33,14 +37,14 @@ from llmcache_plugins.telemetry.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.metrics import MeterProvider
 
     from llmcache_plugins.models import Usage
     from llmcache_plugins.telemetry.events import Event
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "metrics_of"]
 
 OTHER_MODEL: Final = "_OTHER"
 """OpenTelemetry's word for a value outside of a closed set."""
@@ -102,7 +106,9 @@ class Metrics:
         self._saved_tokens = count(
             "llmcache.saved.tokens", "{token}", "Tokens that were not paid for a second time."
         )
-        self._saved_cost = count("llmcache.saved.cost", "{USD}", "What those would have cost (list price).")
+        self._saved_cost = count(
+            "llmcache.saved.cost", "{USD}", "What those would have cost, in US dollars at list prices."
+        )
         self._saved_unpriced = count(
             "llmcache.saved.unpriced", "{request}", "Calls that were spared and whose price is not known."
         )
@@ -112,7 +118,7 @@ class Metrics:
         self._spent_cost = count(
             "llmcache.spent.cost",
             "{USD}",
-            "What those have cost: to be taken off the savings.",
+            "What those have cost, in US dollars: to be taken off the savings.",
         )
         self._lease = count("llmcache.lease.events", "{event}", "Steps in the lives of leases.")
         self._rejected = count(
@@ -136,15 +142,24 @@ class Metrics:
         )
         self._verified = count("llmcache.semantic.verifications", "{request}", "Questions put to a verifier.")
         self._shadow = count("llmcache.semantic.shadow", "{answer}", "Shadow hits beside what was answered.")
-        self._entries = meter.create_gauge(
-            "llmcache.entries", "{entry}", "Entries in the caches' own namespaces, an upper bound."
+        observe = meter.create_observable_gauge
+        observe(
+            "llmcache.entries",
+            [lambda _: self._measured(0)],
+            "{entry}",
+            "Entries in the caches' own namespaces, an upper bound.",
         )
-        self._size = meter.create_gauge("llmcache.size", "By", "Bytes of those entries.")
-        self._breaker = meter.create_gauge(
-            "llmcache.breaker.state", "1", "1 while the server is not asked, because it did not answer."
+        observe("llmcache.size", [lambda _: self._measured(1)], "By", "Bytes of those entries.")
+        observe(
+            "llmcache.breaker.state",
+            [lambda _: (Observation(min(self._open_breakers, 1)),)],
+            # Not "1": what comes by a collector would have another name in Prometheus than what is scraped.
+            "{state}",
+            "1 while the server is not asked, because it did not answer, else 0.",
         )
         self._open_breakers = 0
         self._places: dict[int, tuple[int, int]] = {}
+        self._totals: tuple[int, int] | None = None
         self._models: dict[str | None, str] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             Resolved: self._on_resolved,
@@ -227,12 +242,15 @@ class Metrics:
         if event.place in self._places or len(self._places) < _MOST_PLACES:
             self._places[event.place] = (event.entries, event.stored_bytes)
         entries, stored_bytes = (sum(column) for column in zip(*self._places.values(), strict=True))
-        self._entries.set(entries)
-        self._size.set(stored_bytes)
+        # As one: an SDK reads it on a thread of its own.
+        self._totals = (entries, stored_bytes)
+
+    def _measured(self, column: int) -> Iterable[Observation]:
+        totals = self._totals
+        return () if totals is None else (Observation(totals[column]),)
 
     def _on_breaker_changed(self, event: BreakerChanged) -> None:
         self._open_breakers = max(0, self._open_breakers + (1 if event.open else -1))
-        self._breaker.set(1 if self._open_breakers else 0)
 
     def _model(self, name: str | None) -> str:
         """Return a name, of a closed set."""
@@ -243,3 +261,16 @@ class Metrics:
                 return OTHER_MODEL
             self._models[name] = known
         return known
+
+
+_of: dict[MeterProvider | None, Metrics] = {}
+
+
+def metrics_of(meter_provider: MeterProvider | None = None, *, version: str = "") -> Metrics:
+    """Return the instruments of a meter provider, the same for all who ask: its gauges are sums over caches.
+
+    A gauge that was made twice would say two things.
+    """
+    if (known := _of.get(meter_provider)) is None:
+        known = _of[meter_provider] = Metrics(meter_provider, version=version)
+    return known

@@ -173,9 +173,15 @@ class Streamer:
             for chunk in opened.answer:
                 yield chunk
             return
+        async with aclosing(self.ask(job.open)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def ask(self, opened: Callable[[], AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:
+        """Yield the provider's chunks, and nothing else."""
         called_at, failed = clock(), True
         try:
-            async with aclosing(job.open()) as stream:
+            async with aclosing(opened()) as stream:
                 async for chunk in stream:
                     yield chunk
             failed = False
