@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
+import pytest
+from waiting import wait_until_async
+
+from llmcache_plugins import ResponseCache
 from llmcache_plugins.repository.breaker import Breaker
+from llmcache_plugins.telemetry import BreakerChanged
+
+if TYPE_CHECKING:
+    from servers import Server
+
+    from llmcache_plugins import Event
 
 
 class Clock:
@@ -65,3 +75,28 @@ def test_a_late_answer_does_not_close_it_but_the_owner_does(breaker: Breaker):
     assert breaker.close()
     assert not breaker.is_open
     assert not breaker.close()
+
+
+async def test_a_cache_that_is_closed_during_an_outage_leaves_no_breaker_open(valkey: Server, namespace: str):
+    class Watcher:
+        def __init__(self) -> None:
+            self.states: list[bool] = []
+
+        def on_event(self, event: Event, /) -> None:
+            if isinstance(event, BreakerChanged):
+                self.states.append(event.open)
+
+    async def call() -> str:
+        return "answer"
+
+    watcher = Watcher()
+    async with ResponseCache.from_url(valkey.url, namespace=namespace, observers=[watcher]) as cache:
+        await cache.get_or_call("q", call)
+        valkey.kill()
+
+        async def is_given_up() -> bool:
+            await cache.get_or_call("q", call)
+            return watcher.states == [True]
+
+        await wait_until_async(is_given_up, description="the breaker is open")
+    assert watcher.states == [True, False]

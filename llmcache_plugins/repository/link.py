@@ -291,12 +291,15 @@ class Link:
         self.spawn(self._probe())
 
     async def _probe(self) -> None:
-        while self._breaker.is_open:
-            await asyncio.sleep(PROBE_EVERY)
-            with contextlib.suppress(Exception):  # whatever it is, the server has not answered
-                await self._sign_of_life()
-                self._breaker.close()
-        self._telemetry.emit(BreakerChanged(open=False))
+        try:
+            while self._breaker.is_open:
+                await asyncio.sleep(PROBE_EVERY)
+                with contextlib.suppress(Exception):  # whatever it is, the server has not answered
+                    await self._sign_of_life()
+                    self._breaker.close()
+        finally:
+            # A link that is closed meanwhile has nobody who asks: what tells of it must not say so for ever.
+            self._telemetry.emit(BreakerChanged(open=False))
         _log.warning("the cache's server answers again")
 
     async def _sign_of_life(self) -> None:
