@@ -19,6 +19,7 @@ from benchmarks import (
     stampede,
     streams,
     vectors,
+    warming,
     writes,
 )
 from benchmarks.semantic import quality
@@ -37,6 +38,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "langchain": langchain.main,
     "litellm": litellm.main,
     "vectors": vectors.main,
+    "warming": warming.main,
 }
 WITH_DATA: dict[str, Callable[[Sequence[str]], None]] = {"semantic": quality.main}
 """Need data that is not in the repository: run only when named, with `--data`."""

@@ -38,6 +38,7 @@ CALLS = {
     "litellm_router": (2, 0),
     "litellm_stream": (1, 0),
     "litellm_sync": (1, 0),
+    "warm_cache": (3, 0),
 }
 """What reaches the provider when an example is run, and when it is run again."""
 LOADED = {"litellm_proxy_cache"}

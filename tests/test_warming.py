@@ -102,9 +102,10 @@ async def test_every_query_is_paid_once_whatever_the_server(
         assert stand_in.calls == 20
 
 
-async def test_what_is_skipped_is_nobodys_saving(gateway: InferenceGateway):
-    await seed_cache(gateway, requests(5))
+async def test_what_is_not_asked_is_nobodys_saving(gateway: InferenceGateway):
+    await seed_cache(gateway, requests(5) * 9)
     before = await gateway.cache.stats()
+    assert set(before.outcomes) == {"miss"}
     await seed_cache(gateway, requests(5))
     after = await gateway.cache.stats()
 

@@ -16,6 +16,7 @@ from llmcache_plugins.cli.demo import demo
 from llmcache_plugins.cli.doctor import doctor
 from llmcache_plugins.cli.explain import explain
 from llmcache_plugins.cli.suggest import suggest
+from llmcache_plugins.cli.warm import warm
 
 __all__ = ["app"]
 
@@ -32,6 +33,7 @@ app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("explain")(explain)
 app.command("suggest")(suggest)
+app.command("warm")(warm)
 
 
 def _print_version(wanted: bool) -> None:

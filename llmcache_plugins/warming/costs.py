@@ -1,7 +1,7 @@
 """What a call will cost, before it is made; and a purse that never gives out more than it holds.
 
 Input tokens are guessed as a quarter of the UTF-8 bytes of the request's texts, output tokens as what the
-request allows at most, or else the mean of the answers so far.
+request allows at most, or else by the answers so far: their mean, or for a budget their most.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ class Guesses:
     def __init__(self) -> None:
         self._answers = 0
         self._output_tokens = 0
+        self._most = 0
 
     def of(self, query: Any) -> Usage:
         """Return what the answer to a query is thought to need."""
-        return Usage(input_tokens=_input_tokens(query), output_tokens=self._output(query))
+        usual = self._output_tokens / self._answers if self._answers else _FIRST_GUESS
+        return Usage(input_tokens=_input_tokens(query), output_tokens=_output_tokens(query, usual))
+
+    def at_most(self, query: Any) -> Usage:
+        """Return what it is thought to need at most: as much as any answer did so far."""
+        most = self._most or _FIRST_GUESS
+        return Usage(input_tokens=_input_tokens(query), output_tokens=_output_tokens(query, most))
 
     def learn(self, usage: Usage | None) -> None:
         """Take an answer into account."""
         if usage is not None:
             self._answers += 1
             self._output_tokens += usage.output_tokens
-
-    def _output(self, query: Any) -> int:
-        usual = self._output_tokens / self._answers if self._answers else _FIRST_GUESS
-        if not isinstance(query, Mapping):
-            return math.ceil(usual)
-        most = next((most for name in _LIMITS if (most := _count(query.get(name)))), None)
-        return math.ceil(most or usual) * (_count(query.get("n")) or 1)
+            self._most = max(self._most, usage.output_tokens)
 
 
 class Purse:
@@ -118,6 +119,13 @@ def _size(value: Any, depth: int) -> tuple[int, int]:
         return len(str(value)) if isinstance(value, int | float) else 0, 0
     sizes = [_size(item, depth + 1) for item in inside]
     return sum(size for size, _ in sizes), sum(files for _, files in sizes)
+
+
+def _output_tokens(query: Any, usual: float) -> int:
+    if not isinstance(query, Mapping):
+        return math.ceil(usual)
+    most = next((most for name in _LIMITS if (most := _count(query.get(name)))), None)
+    return math.ceil(usual) if most is None else most * (_count(query.get("n")) or 1)
 
 
 def _count(value: Any) -> int | None:

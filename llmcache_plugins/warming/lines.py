@@ -79,6 +79,10 @@ async def _of_async(queries: AsyncIterable[Any], size: int) -> AsyncGenerator[li
             coming.cancel()
             with suppress(asyncio.CancelledError):
                 await coming
+        # An iterator of the caller's own may still be of use to it.
+        close = getattr(source, "aclose", None)
+        if source is not queries and close is not None:
+            await close()
 
 
 _END = object()

@@ -36,9 +36,10 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The line has failed."""
+    """The line has failed; `is_passing`: not by its own fault."""
 
     cause: str
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def verdict_of(error: Exception, *, attempt: int, attempts: int, backoff: float,
     if asked > _LONGEST_REST:
         return Hopeless(f"the provider asks to be left alone for {asked:,.0f} s ({name})", name)
     if attempt >= attempts:
-        return Failed(name)
+        return Failed(name, is_passing=True)
     is_limit = report.status == _TOO_MANY
     # Limits are mostly by the minute.
     waits = min(backoff * 2 ** (max(attempt - 1, 0) + is_limit), _LONGEST_BACKOFF)

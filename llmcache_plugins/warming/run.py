@@ -26,7 +26,7 @@ from llmcache_plugins.warming.costs import Guesses
 from llmcache_plugins.warming.fates import fate_of, is_of_its_own
 from llmcache_plugins.warming.lines import Queries, batches
 from llmcache_plugins.warming.report import MOST_POSITIONS, SeedReport, Tally
-from llmcache_plugins.warming.retries import Again, Hopeless, is_told, verdict_of
+from llmcache_plugins.warming.retries import Again, Failed, Hopeless, is_told, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -56,6 +56,8 @@ _MOST_TOLD = 50
 """How often one line may be told another caller's error: nothing was sent for it."""
 _MOST_IN_VAIN = 3
 """Answers in a row that were paid for and not stored for a reason that concerns them all."""
+_MOST_DOWN = 10
+"""Lines in a row that a provider failed each time they were tried, beside those under way at one moment."""
 _MOST_REFUSED = 50
 """The same for reasons of their own."""
 _KEPT_WITHIN = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -114,7 +116,9 @@ class Run:
         self._guesses = Guesses()
         self._under_way: dict[str, _Followers] = {}
         self._failed: dict[str, str] = {}
-        self._in_vain = self._refused = 0
+        # Stored since the last look: what that did not see must not count as a hit of anybody's.
+        self._lately: set[str] = set()
+        self._in_vain = self._refused = self._down = 0
         self._away_at = -math.inf
         # Held while it is doubted that the server is there: nobody calls before that is known.
         self._doubt = asyncio.Lock()
@@ -176,6 +180,7 @@ class Run:
 
     async def _look(self, lines: Sequence[Line]) -> Sequence[Looked]:
         while not self._has_halted:
+            self._lately.clear()
             try:
                 return await self._lookout.look(lines)
             except RepositoryError:
@@ -195,6 +200,8 @@ class Run:
             self._tally.fail(cause, [position])
         elif (followers := self._under_way.get(digest)) is not None:
             followers.add(position)
+        elif digest in self._lately:
+            self._tally.coalesced += 1
         else:
             self._under_way[digest] = _Followers()
             await self._queue.put(looked)
@@ -220,9 +227,9 @@ class Run:
                 self._failed[looked.key.digest[:_REMEMBERED]] = ending
             positions = [looked.line.position, *followers.positions]
             tally.fail(ending, positions, lines=1 + followers.lines)
-        elif ending is _Ending.SKIPPED:
-            tally.skipped += 1 + followers.lines
         elif ending is not None:
+            self._lately.add(looked.key.digest)
+            tally.skipped += ending is _Ending.SKIPPED
             tally.seeded += ending is _Ending.SEEDED
             tally.coalesced += followers.lines + (ending is _Ending.COALESCED)
 
@@ -243,12 +250,19 @@ class Run:
                 verdict = self._verdict(error, sent)
             if isinstance(verdict, Hopeless):
                 self._give_up(verdict.reason)
+            elif isinstance(verdict, Failed) and verdict.is_passing:
+                self._count_down(verdict.cause)
             if not isinstance(verdict, Again):
                 return verdict.cause
             if verdict.for_all:
                 self._pace.rest(verdict.seconds)
             else:
                 await self._pace.sleep(verdict.seconds)
+
+    def _count_down(self, cause: str) -> None:
+        self._down += 1
+        if self._down >= _MOST_DOWN + self._concurrency:
+            self._give_up(f"{self._down} lines in a row have failed, however often they were tried ({cause})")
 
     def _verdict(self, error: Exception, attempt: int) -> Verdict:
         return verdict_of(
@@ -263,7 +277,7 @@ class Run:
         """Return the answer; None if the run ends before. Raises what the gateway raises."""
         guess = self._guesses.of(looked.line.query)
         try:
-            reserved = await self._purse.reserve(guess, key.model)
+            reserved = await self._purse.reserve(self._guesses.at_most(looked.line.query), key.model)
         except ConfigError as error:
             self._halt("a price is not known", error=error)
             return None
@@ -313,6 +327,7 @@ class Run:
         self, looked: Looked, key: CacheKey, resolution: Resolution, began: float
     ) -> _Ending | str:
         """Say what became of an answer whose call began then; end the run where paying is in vain."""
+        self._down = 0
         outcome = resolution.outcome
         if outcome in _FOUND:
             return _Ending.SKIPPED

@@ -60,8 +60,8 @@ async def seed_cache(
     way and releases their leases. Raises `ConfigError` for what cannot work, also for a `budget` and a
     model without a price; what the repository raises if it is not there; and `SeedingStopped`, with a
     report, when the provider refuses the credentials or asks to be left alone for more than a quarter of
-    an hour, or when the repository no longer keeps what is paid for. Then calls under way are waited for
-    first.
+    an hour, or fails line after line, or when the repository no longer keeps what is paid for. Then calls
+    under way are waited for first.
     """
     _check_count("concurrency", concurrency)
     _check_count("attempts", attempts)
