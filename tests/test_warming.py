@@ -470,6 +470,28 @@ async def test_a_server_that_dies_stops_the_run_before_much_is_paid(
     assert all(failure.cause.startswith("not stored: ") for failure in report.failures)
 
 
+async def test_a_server_that_comes_back_is_waited_for(
+    valkey: Server, stand_in: ProviderServer, namespace: str
+):
+    stand_in.median_seconds = 0.02
+    async with open_gateway(
+        valkey.url, stand_in, namespace, socket_timeout=0.25, lookup_budget=0.5
+    ) as gateway:
+        warming = asyncio.create_task(seed_cache(gateway, requests(300), concurrency=4))
+        await stand_in.called(50)
+        valkey.pause()
+        await asyncio.sleep(1.5)
+        during = stand_in.calls
+        valkey.resume()
+        report = await warming
+
+        assert during <= 50 + 12
+        assert report.stopped == ""
+        assert report.seeded + report.failed == 300
+        assert report.failed <= 4
+        assert report.calls == stand_in.calls
+
+
 async def test_a_server_that_stores_nothing_stops_the_run(
     valkey: Server, stand_in: ProviderServer, namespace: str
 ):
