@@ -131,6 +131,9 @@ def warm(
     Namespace, secret, normalizers, versions and address must be the application's: they are part of the key.
     Run again after any end, it pays for nothing that is stored.
 
+    Examples: llmcache warm requests.jsonl --model gpt-4o-mini --dry-run; llmcache warm prompts.csv --model
+    gpt-4o-mini --api-base https://api.openai.com/v1 --policy batch --budget 5
+
     Exit codes: 0 all is stored, 1 some lines failed or the budget was over, 2 it could not go on, 130
     interrupted; with --dry-run: 0, or 1 if there are lines that cannot be asked.
     """
