@@ -21,6 +21,7 @@ from benchmarks import (
     streams,
     telemetry,
     vectors,
+    warming,
     writes,
 )
 from benchmarks.semantic import quality
@@ -41,6 +42,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "litellm": litellm.main,
     "savings": savings.main,
     "vectors": vectors.main,
+    "warming": warming.main,
 }
 WITH_DATA: dict[str, Callable[[Sequence[str]], None]] = {"semantic": quality.main}
 """Need data that is not in the repository: run only when named, with `--data`."""

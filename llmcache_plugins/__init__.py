@@ -23,6 +23,7 @@ from llmcache_plugins.errors import (
     LLMCacheError,
     RepositoryError,
     RepositoryUnavailable,
+    SeedingStopped,
     SharedProviderError,
     SignatureError,
     StreamInterrupted,
@@ -38,6 +39,7 @@ from llmcache_plugins.repository import ResponseRepository
 from llmcache_plugins.savings import Savings, SavingsRow
 from llmcache_plugins.signature import CacheSignatureEngine
 from llmcache_plugins.telemetry import Event, Observer, OpenTelemetry, Stats
+from llmcache_plugins.warming import SeedReport, seed_cache
 
 __all__ = [
     "CacheConfig",
@@ -70,6 +72,8 @@ __all__ = [
     "ResponseRepository",
     "Savings",
     "SavingsRow",
+    "SeedReport",
+    "SeedingStopped",
     "SemanticCacheLayer",
     "SharedProviderError",
     "SignatureError",
@@ -78,6 +82,7 @@ __all__ = [
     "UnstorableAnswer",
     "Usage",
     "WaitTimeout",
+    "seed_cache",
 ]
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@
     |-- WaitTimeout                 no answer within wait_timeout, and on_wait_timeout="raise"
     |-- SharedProviderError         the provider's error to the same request of another caller
     |-- StreamInterrupted           a shared stream ended without its end
+    |-- SeedingStopped              warming cannot go on; has a report of what was done
     |-- EmbeddingFailed             an embedder gave no vector that could be used
     `-- RepositoryError             the server could not do what was asked
         |-- RepositoryUnavailable   refused, hung, overloaded, or known to be away
@@ -100,6 +101,20 @@ class StreamInterrupted(LLMCacheError):
 
     Nothing is stored. Ask again: the chunks already given out are not repeated from the middle.
     """
+
+
+class SeedingStopped(LLMCacheError):
+    """Warming ended before its queries did, for every further call would fail or be paid for in vain.
+
+    `report` is the `SeedReport` of what was done until then. Running it again pays for none of that.
+    """
+
+    def __init__(self, reason: str, *, report: Any) -> None:
+        super().__init__(reason)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), {"report": self.report}, str(self))
 
 
 class EmbeddingFailed(LLMCacheError):

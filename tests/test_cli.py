@@ -22,7 +22,7 @@ def test_help_lists_the_verbs():
     done = llmcache("--help")
 
     assert done.returncode == 0
-    for verb in ("clear", "demo", "doctor", "explain", "inspect", "invalidate", "ls", "suggest"):
+    for verb in ("clear", "demo", "doctor", "explain", "inspect", "invalidate", "ls", "suggest", "warm"):
         assert verb in done.stdout
     assert "--version" in done.stdout
     assert "Exit codes: 0 fine, 1 findings, 2 usage" in done.stdout
@@ -54,6 +54,8 @@ def test_a_wrong_option_ends_the_process_with_2():
         ("suggest", "no-such-file.jsonl"),
         ("clear",),
         ("clear", "--namespace", ""),
+        ("warm",),
+        ("warm", "no-such-file.jsonl", "--concurrency", "0"),
         ("clear", "--namespace", "x", "--yes", "--url", "http://localhost"),
     ],
 )

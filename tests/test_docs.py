@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from servers import Server
 
-PAGES = ("invalidation", "pitfalls", "policies", "semantic")
+PAGES = ("invalidation", "pitfalls", "policies", "semantic", "warming")
 SCENARIOS = ("static_faq", "chat", "realtime", "batch")
 PITFALLS = 7
 """Rows of the table, each with a program of its own."""

@@ -39,6 +39,7 @@ CALLS = {
     "litellm_stream": (1, 0),
     "litellm_sync": (1, 0),
     "prometheus_metrics": (1, 0),
+    "warm_cache": (3, 0),
 }
 """What reaches the provider when an example is run, and when it is run again."""
 LOADED = {"asgi_app", "litellm_proxy_cache"}

@@ -82,7 +82,8 @@ class ResponseCache:
         self.policy = chooser_of(policy, default_ttl=repository.default_ttl)
         self.semantic = semantic
         self._telemetry = repository.telemetry
-        self._accounts = Accounts(repository, Prices(prices))
+        self.prices = Prices(prices)
+        self._accounts = Accounts(repository, self.prices)
         self._similar, alike = self._semantics(semantic)
         self._intake = Intake(self.config, self.policy, telemetry=self._telemetry, alike=alike)
         self._explainer = Explainer(repository, self._intake)

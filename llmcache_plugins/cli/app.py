@@ -24,6 +24,7 @@ from llmcache_plugins.cli.invalidate import invalidate
 from llmcache_plugins.cli.ls import ls
 from llmcache_plugins.cli.stats import stats
 from llmcache_plugins.cli.suggest import suggest
+from llmcache_plugins.cli.warm import warm
 
 __all__ = ["app"]
 
@@ -39,6 +40,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "ls": ls,
     "stats": stats,
     "suggest": suggest,
+    "warm": warm,
 }
 _WHERE_FROM = "What is not said here comes from the environment, then from a file: see llmcache --help."
 
