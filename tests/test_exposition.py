@@ -356,7 +356,9 @@ class Noting(NoOpMeter):
 
     made: ClassVar[dict[str, tuple[str, str]]] = {}
 
-    def create_counter(self, name: str, unit: str = "", description: str = "") -> Any:
+    def create_observable_counter(
+        self, name: str, _callbacks: Any, unit: str = "", description: str = ""
+    ) -> Any:
         self.made[name] = ("counter", unit)
 
     def create_histogram(self, name: str, unit: str = "", description: str = "", **_more: Any) -> Any:

@@ -10,6 +10,7 @@ breaker of a server that is still away would be gone.
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,10 +18,10 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
 from llmcache_plugins.models import Outcome
+from llmcache_plugins.telemetry.counts import Count
 from llmcache_plugins.telemetry.events import (
     BreakerChanged,
     Evicted,
-    Face,
     FoundNear,
     LeaseEvent,
     MarksForgotten,
@@ -62,13 +63,12 @@ _SLOW = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320
 _NEAR = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
 """Cosine similarity."""
 
+_MODEL = "gen_ai.request.model"
+_KIND = "llmcache.token.type"
+_PURPOSE = "llmcache.purpose"
+_RESULT = "llmcache.semantic.result"
 _RESULT_HIT = {"llmcache.lookup.result": "hit"}
 _RESULT_MISS = {"llmcache.lookup.result": "miss"}
-_RESOLVED = {
-    (outcome, face): {"llmcache.outcome": outcome.value, "llmcache.face": face.value}
-    for outcome in Outcome
-    for face in Face
-}
 _ANSWERS = {True: "yes", False: "no", None: "failed"}
 _AGREEMENT = {True: "agreed", False: "differed", None: "unknown"}
 
@@ -80,8 +80,10 @@ class Metrics:
         self._may_be_unheard = meter_provider is None
         self._heard, self._ask_at = False, 0.0
         meter = metrics.get_meter("llmcache_plugins", version, meter_provider)
-        count, time = meter.create_counter, meter.create_histogram
-        self._requests = count("llmcache.requests", "{request}", "Calls that were answered.")
+        count, time = partial(Count, meter), meter.create_histogram
+        self._requests = count(
+            "llmcache.requests", "{request}", "Calls that were answered.", "llmcache.outcome", "llmcache.face"
+        )
         self._lookup = time(
             "llmcache.lookup.duration",
             "s",
@@ -104,25 +106,47 @@ class Metrics:
             "llmcache.saved.duration", "s", "What providers had taken for answers that were served again."
         )
         self._saved_tokens = count(
-            "llmcache.saved.tokens", "{token}", "Tokens that were not paid for a second time."
+            "llmcache.saved.tokens",
+            "{token}",
+            "Tokens that were not paid for a second time.",
+            _KIND,
+            _MODEL,
         )
         self._saved_cost = count(
-            "llmcache.saved.cost", "{USD}", "What those would have cost, in US dollars at list prices."
+            "llmcache.saved.cost",
+            "{USD}",
+            "What those would have cost, in US dollars at list prices.",
+            _MODEL,
         )
         self._saved_unpriced = count(
-            "llmcache.saved.unpriced", "{request}", "Calls that were spared and whose price is not known."
+            "llmcache.saved.unpriced",
+            "{request}",
+            "Calls that were spared and whose price is not known.",
+            _MODEL,
         )
         self._spent_tokens = count(
-            "llmcache.spent.tokens", "{token}", "Tokens that the cache itself has used."
+            "llmcache.spent.tokens",
+            "{token}",
+            "Tokens that the cache itself has used.",
+            _KIND,
+            _MODEL,
+            _PURPOSE,
         )
         self._spent_cost = count(
             "llmcache.spent.cost",
             "{USD}",
             "What those have cost, in US dollars: to be taken off the savings.",
+            _MODEL,
+            _PURPOSE,
         )
-        self._lease = count("llmcache.lease.events", "{event}", "Steps in the lives of leases.")
+        self._lease = count(
+            "llmcache.lease.events", "{event}", "Steps in the lives of leases.", "llmcache.lease.step"
+        )
         self._rejected = count(
-            "llmcache.persist.rejected", "{answer}", "Answers that were returned and not stored."
+            "llmcache.persist.rejected",
+            "{answer}",
+            "Answers that were returned and not stored.",
+            "llmcache.reason",
         )
         self._evicted = count("llmcache.evictions", "{entry}", "Entries removed to keep a bound.")
         self._unreadable = count("llmcache.unreadable", "{entry}", "Stored bytes that were no entry: misses.")
@@ -130,7 +154,9 @@ class Metrics:
             "llmcache.marks.forgotten", "{mark}", "Marks of invalidations that made room for newer ones."
         )
         self._near = count("llmcache.near.hits", "{lookup}", "Lookups that the near cache answered.")
-        self._looked = count("llmcache.semantic.lookups", "{lookup}", "Searches for an equivalent question.")
+        self._looked = count(
+            "llmcache.semantic.lookups", "{lookup}", "Searches for an equivalent question.", _RESULT
+        )
         self._similarity = time(
             "llmcache.semantic.similarity",
             "1",
@@ -138,10 +164,23 @@ class Metrics:
             explicit_bucket_boundaries_advisory=_NEAR,
         )
         self._vetoed = count(
-            "llmcache.semantic.rejections", "{question}", "Questions near enough that a guard kept back."
+            "llmcache.semantic.rejections",
+            "{question}",
+            "Questions near enough that a guard kept back.",
+            "llmcache.semantic.guard",
         )
-        self._verified = count("llmcache.semantic.verifications", "{request}", "Questions put to a verifier.")
-        self._shadow = count("llmcache.semantic.shadow", "{answer}", "Shadow hits beside what was answered.")
+        self._verified = count(
+            "llmcache.semantic.verifications",
+            "{request}",
+            "Questions put to a verifier.",
+            "llmcache.semantic.verdict",
+        )
+        self._shadow = count(
+            "llmcache.semantic.shadow",
+            "{answer}",
+            "Shadow hits beside what was answered.",
+            "llmcache.semantic.agreement",
+        )
         observe = meter.create_observable_gauge
         observe(
             "llmcache.entries",
@@ -167,17 +206,15 @@ class Metrics:
             FoundNear: lambda _: self._near.add(1),
             ProviderCalled: self._on_provider_called,
             Spent: self._on_spent,
-            Refused: lambda event: self._rejected.add(1, {"llmcache.reason": str(event.reason)}),
+            Refused: lambda event: self._rejected.add(1, str(event.reason)),
             SemanticLooked: self._on_semantic_looked,
-            VerifierAsked: lambda e: self._verified.add(1, {"llmcache.semantic.verdict": _ANSWERS[e.ok]}),
-            ShadowCompared: lambda e: self._shadow.add(
-                1, {"llmcache.semantic.agreement": _AGREEMENT[e.agrees]}
-            ),
+            VerifierAsked: lambda e: self._verified.add(1, _ANSWERS[e.ok]),
+            ShadowCompared: lambda e: self._shadow.add(1, _AGREEMENT[e.agrees]),
             Unreadable: lambda _: self._unreadable.add(1),
             Evicted: lambda event: self._evicted.add(event.entries),
             MarksForgotten: lambda event: self._forgotten.add(event.marks),
             Measured: self._on_measured,
-            LeaseEvent: lambda event: self._lease.add(1, {"llmcache.lease.step": event.step.value}),
+            LeaseEvent: lambda event: self._lease.add(1, event.step.value),
             BreakerChanged: self._on_breaker_changed,
         }
 
@@ -198,7 +235,8 @@ class Metrics:
         return self._heard
 
     def _on_resolved(self, event: Resolved) -> None:
-        self._requests.add(1, _RESOLVED[event.outcome, event.face])
+        # Of an enum, `value` is computed in Python.
+        self._requests.add(1, event.outcome._value_, event.face._value_)
         if event.outcome.is_stored:
             self._lookup.record(event.seconds, _RESULT_HIT)
         elif event.outcome is Outcome.COALESCED:
@@ -209,34 +247,28 @@ class Metrics:
             self._saved_seconds.add(event.saved_seconds)
         model = self._model(event.model)
         if event.saved is not None:
-            self._add_tokens(self._saved_tokens, event.saved, model)
+            _add_tokens(self._saved_tokens, event.saved, model)
         if event.saved_cost is not None:
-            self._saved_cost.add(event.saved_cost, {"gen_ai.request.model": model})
+            self._saved_cost.add(event.saved_cost, model)
         elif event.outcome.is_spared:
-            self._saved_unpriced.add(1, {"gen_ai.request.model": model})
-
-    def _add_tokens(self, counter: Any, usage: Usage, model: str, **more: str) -> None:
-        for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-            if tokens:
-                attributes = {"llmcache.token.type": kind, "gen_ai.request.model": model, **more}
-                counter.add(tokens, attributes)
+            self._saved_unpriced.add(1, model)
 
     def _on_spent(self, event: Spent) -> None:
         model, purpose = self._model(event.model), event.purpose.value
-        self._add_tokens(self._spent_tokens, event.usage, model, **{"llmcache.purpose": purpose})
+        _add_tokens(self._spent_tokens, event.usage, model, purpose)
         if event.cost is not None:
-            self._spent_cost.add(event.cost, {"llmcache.purpose": purpose, "gen_ai.request.model": model})
+            self._spent_cost.add(event.cost, model, purpose)
 
     def _on_provider_called(self, event: ProviderCalled) -> None:
         self._provider.record(event.seconds, {"llmcache.provider.result": "error" if event.failed else "ok"})
 
     def _on_semantic_looked(self, event: SemanticLooked) -> None:
-        attributes = {"llmcache.semantic.result": str(event.result)}
-        self._looked.add(1, attributes)
+        result = str(event.result)
+        self._looked.add(1, result)
         if event.similarity is not None:
-            self._similarity.record(event.similarity, attributes)
+            self._similarity.record(event.similarity, {_RESULT: result})
         for guard in event.vetoes:
-            self._vetoed.add(1, {"llmcache.semantic.guard": guard})
+            self._vetoed.add(1, guard)
 
     def _on_measured(self, event: Measured) -> None:
         if event.place in self._places or len(self._places) < _MOST_PLACES:
@@ -261,6 +293,13 @@ class Metrics:
                 return OTHER_MODEL
             self._models[name] = known
         return known
+
+
+def _add_tokens(count: Count, usage: Usage, *more: str) -> None:
+    if usage.input_tokens:
+        count.add(usage.input_tokens, "input", *more)
+    if usage.output_tokens:
+        count.add(usage.output_tokens, "output", *more)
 
 
 _of: dict[MeterProvider | None, Metrics] = {}
