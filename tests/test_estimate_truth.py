@@ -1,8 +1,8 @@
 """What `estimate` says a log would have saved is what a gateway then saves that is asked the same.
 
 The log is replayed in its order, not in its time: a call is made when the log says so, and its answer, which
-the provider has given at once, is held back until the log says so. Answers live in a real server; its clock is
-put forward: an entry goes when the time has come that the TTL it was stored with means in the log.
+the provider has given at once, is held back until the log says so. Answers live in a real server; its clock
+is put forward: an entry goes when the time has come that the TTL it was stored with means in the log.
 """
 
 from __future__ import annotations

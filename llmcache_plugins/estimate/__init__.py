@@ -7,21 +7,26 @@ from llmcache_plugins.estimate.amounts import (
     RuleFigures,
     ScenarioFigures,
     SemanticFigures,
+    Timeline,
     Times,
 )
 from llmcache_plugins.estimate.calls import LeftOut, LoggedCall, Unreadable, kind_of
 from llmcache_plugins.estimate.estimating import Estimator, estimate
+from llmcache_plugins.estimate.logs import BadLine, LogReader
 
 __all__ = [
     "Amount",
+    "BadLine",
     "Estimate",
     "Estimator",
     "LeftOut",
+    "LogReader",
     "LoggedCall",
     "Mechanism",
     "RuleFigures",
     "ScenarioFigures",
     "SemanticFigures",
+    "Timeline",
     "Times",
     "Unreadable",
     "estimate",

@@ -14,6 +14,7 @@ __all__ = [
     "RuleFigures",
     "ScenarioFigures",
     "SemanticFigures",
+    "Timeline",
     "Times",
 ]
 
@@ -122,6 +123,18 @@ class SemanticFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What that share would be of all calls of the log that nothing else avoids. Extrapolated."""
 
 
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls by when they were made, under the policy's TTL."""
+
+    begin: float
+    """Unix seconds."""
+    step: float
+    """Seconds."""
+    calls: tuple[int, ...]
+    """By step, all."""
+    avoided: tuple[int, ...]
+
+
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What a cache would have saved, of one log."""
 
@@ -139,6 +152,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """From how many calls it was found out which rules win anything; 0 if they were named."""
     scenarios: tuple[ScenarioFigures, ...]
     """The shortest TTL first."""
+    timeline: Timeline | None
+    """None where all calls were made at one time, or none says when."""
     recommended: str | None
     """Name of a scenario; None if nothing would be saved."""
     never_cached: int = 0

@@ -15,6 +15,7 @@ from llmcache_plugins.estimate.amounts import (
     Mechanism,
     RuleFigures,
     ScenarioFigures,
+    Timeline,
     Times,
 )
 from llmcache_plugins.estimate.books import Books
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.estimate.books import Booked
     from llmcache_plugins.estimate.calls import LoggedCall
     from llmcache_plugins.estimate.replay import Avoided
+    from llmcache_plugins.estimate.similar import QuestionSample
     from llmcache_plugins.models import Usage
 
 __all__ = ["SCENARIOS", "Estimator", "estimate"]
@@ -49,6 +51,8 @@ _ENOUGH = 0.9
 _MOST_TOKENS = 1_000_000_000
 """Of one answer: what says more is not believed, here as in the ledger."""
 _BILLION = 1_000_000_000
+_STEPS = 60
+"""Of the timeline."""
 
 
 class Estimator:
@@ -57,7 +61,8 @@ class Estimator:
     `ttl` is the policy's, in seconds; `latency` that of calls which do not say theirs; `prices` those of
     models. `normalizers` names the built-in rules that are in the keys; None finds out, from the first
     calls, which of them win anything. `api_base` is the provider's address, if it is in the application's
-    keys. With `guesses_tokens` a call without usage is given one from the length of its texts.
+    keys. With `guesses_tokens` a call without usage is given one from the length of its texts. `sample` takes
+    the questions of the first calls, for `with_semantic`.
 
     Raises `ConfigError` for what cannot work.
     """
@@ -71,6 +76,7 @@ class Estimator:
         normalizers: Sequence[str] | None = None,
         api_base: str | None = None,
         guesses_tokens: bool = False,
+        sample: QuestionSample | None = None,
     ) -> None:
         self._policy = CachePolicy() if ttl is None else CachePolicy(ttl=ttl)
         if isinstance(latency, bool) or not isinstance(latency, int | float) or not 0 <= latency < math.inf:
@@ -81,6 +87,7 @@ class Estimator:
         self._prices = prices or Prices()
         self._api_base = api_base
         self._guesses_tokens = guesses_tokens
+        self._sample = sample
         self._learned_from = 0
         self._first: list[LoggedCall] = []
         self._first_bytes = 0
@@ -113,7 +120,10 @@ class Estimator:
         exact = self._avoided(self._exact, on_step)
         normalized = self._avoided(self._normalized, on_step) if signer.rules else exact
         rules = tuple(self._rule(rule, normalized, exact, on_step) for rule in signer.rules)
-        shared, scenarios = self._together(on_step)
+        timeline = _Timeline(self._dated)
+        for call in self._all_calls():
+            timeline.asked(call)
+        shared, scenarios = self._together(timeline, on_step)
         return Estimate(
             total=total,
             first=None if self._dated is None else self._dated[0],
@@ -127,6 +137,7 @@ class Estimator:
             rules=rules,
             rules_learned_from=self._learned_from,
             scenarios=scenarios,
+            timeline=timeline.figures(),
             recommended=_recommended(scenarios),
             never_cached=self._never_cached,
             not_stored=self._not_stored,
@@ -176,6 +187,9 @@ class Estimator:
             tokens=None if usage is None else (usage.input_tokens, usage.output_tokens),
             nano_usd=nano_usd,
         )
+        if self._sample is not None and not self._sample.is_full:
+            booked = self._books.call(len(self._books) - 1)
+            self._sample.take(call, signed.normalized, booked, scope=signer.scope, rules=signer.chain)
 
     def _times_of(self, call: LoggedCall) -> tuple[float, float]:
         if call.at is None:
@@ -225,18 +239,51 @@ class Estimator:
             wins=normalized.calls - without.calls,
         )
 
-    def _together(self, on_step: Callable[[], None]) -> tuple[Amount, tuple[ScenarioFigures, ...]]:
+    def _together(
+        self, timeline: _Timeline, on_step: Callable[[], None]
+    ) -> tuple[Amount, tuple[ScenarioFigures, ...]]:
         """Return what all mechanisms avoid, by the policy's TTL and by the scenarios'."""
         ttls = {name: CachePolicy.scenario(name).ttl for name in SCENARIOS}
         sums = {ttl: _Sums() for ttl in (self._policy.ttl, *ttls.values())}
         for calls in self._books.by_key(self._normalized, on_step=on_step):
             for ttl, sum_ in sums.items():
                 sum_.take(together(calls, ttl=ttl))
+            for one in together(calls, ttl=self._policy.ttl):
+                timeline.avoided(one.call)
         scenarios = tuple(
             ScenarioFigures(name=name, ttl=ttl, avoided=sums[ttl].amount(), ages=sums[ttl].ages())
             for name, ttl in ttls.items()
         )
         return sums[self._policy.ttl].amount(), scenarios
+
+
+class _Timeline:
+    """Counts calls by when they were made, in some steps of equal length."""
+
+    def __init__(self, dated: tuple[float, float] | None) -> None:
+        self._begin, end = dated or (0.0, 0.0)
+        self._step = (end - self._begin) / _STEPS
+        self._asked, self._avoided = [0] * _STEPS, [0] * _STEPS
+
+    def asked(self, call: Booked) -> None:
+        if (step := self._step_of(call)) is not None:
+            self._asked[step] += 1
+
+    def avoided(self, call: Booked) -> None:
+        if (step := self._step_of(call)) is not None:
+            self._avoided[step] += 1
+
+    def _step_of(self, call: Booked) -> int | None:
+        if self._step <= 0:
+            return None
+        return min(max(int((call.at - self._begin) / self._step), 0), _STEPS - 1)
+
+    def figures(self) -> Timeline | None:
+        if self._step <= 0:
+            return None
+        return Timeline(
+            begin=self._begin, step=self._step, calls=tuple(self._asked), avoided=tuple(self._avoided)
+        )
 
 
 class _Sums:

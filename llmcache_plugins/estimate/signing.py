@@ -38,8 +38,8 @@ class Signer:
     def __init__(self, rules: Sequence[str], *, api_base: str | None = None) -> None:
         self.rules = tuple(rules)
         self._engine = CacheSignatureEngine()
-        self._scope = {} if api_base is None else {"api_base": api_base}
-        self._chain = Normalizers(self.rules)
+        self.scope: dict[str, object] = {} if api_base is None else {"api_base": api_base}
+        self.chain = Normalizers(self.rules)
         self._without = [
             (rule, Normalizers([one for one in self.rules if one != rule]))
             for rule in self.rules
@@ -48,7 +48,7 @@ class Signer:
 
     def sign(self, call: LoggedCall) -> Signed:
         """Return the digests of a call. Raises `SignatureError` for a request without a canonical form."""
-        whole = self._anatomy(call, self._chain)
+        whole = self._anatomy(call, self.chain)
         normalized = _digest(whole)
         stripped: dict[str, int] = {}
         for one in whole.normalized:
@@ -67,7 +67,7 @@ class Signer:
         return Signed(exact, normalized, tuple(without), stripped)
 
     def _anatomy(self, call: LoggedCall, rules: Normalizers | None) -> Anatomy:
-        return self._engine.anatomy(call.request, kind=call.kind, scope=self._scope, normalizers=rules)
+        return self._engine.anatomy(call.request, kind=call.kind, scope=self.scope, normalizers=rules)
 
 
 def _digest(anatomy: Any) -> bytes:
