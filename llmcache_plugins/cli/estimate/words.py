@@ -212,7 +212,7 @@ def caveats(estimate: Estimate, reader: LogReader) -> Iterator[str]:
         )
     if estimate.untimed:
         yield (
-            f"{count(estimate.untimed, 'call does', 'calls do')} not say how long it took: taken as"
+            f"How long {count(estimate.untimed, 'call', 'calls')} took is not said: taken as"
             f" {estimate.latency:g} s (--latency). Single-flight rests on it."
         )
     if estimate.guessed:
@@ -222,7 +222,7 @@ def caveats(estimate: Estimate, reader: LogReader) -> Iterator[str]:
         )
     if total.unmetered:
         yield (
-            f"{count(total.unmetered, 'call does', 'calls do')} not say its tokens: not in tokens and money"
+            f"The tokens of {count(total.unmetered, 'call', 'calls')} are not known: not in tokens and money"
             " (--map usage=PATH, --guess-tokens)."
         )
     if unpriced := total.unpriced - total.unmetered:
