@@ -1,7 +1,8 @@
 """How fast a log is read, and in how much memory: `llmcache estimate` on logs of its own making.
 
 With `--log FILE` it only writes such a log. It is a support desk's: questions that repeat by a Zipf law, some
-in bursts, some with a request's number or the time in the prompt, some in other words. Nothing in it is real.
+in bursts, some with a request's number or the time in the prompt, some in other words. Nothing in it is real;
+its tokens are those of prompts with documents in them, which are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 SIZES = (100_000, 1_000_000)
 _BEGIN = 1_795_000_000.0
-_DAYS = 14
 _ACTIONS = (
     *("reset my password", "change my address", "cancel my order", "return a parcel", "download an invoice"),
     *("add a user", "close my account", "update my card", "export my data", "track a delivery"),
@@ -34,17 +34,17 @@ _ACTIONS = (
 )
 _PLACES = ("in the app", "on the website", "for my team", "from abroad", "without a login", "by Friday", "")
 _ASKING = ("How do I {}?", "How can I {}?", "Could you please tell me how I can {}", "I want to {}. How?")
-_SYSTEM = "You are the support desk of a shop. Answer in at most five sentences, politely and to the point."
-_MODELS = ("gpt-4o-mini", "gpt-4o-mini", "gpt-4o-mini", "gpt-4o")
+_SYSTEM = "You are the support desk of a shop. Answer in five sentences."
+_MODELS = ("gpt-4o", "gpt-4o", "gpt-4o-mini")
 
 
-def a_log(lines: int, *, seed: int = 7) -> Iterator[dict[str, Any]]:
-    """Yield so many lines, over two weeks, in the order of time."""
+def a_log(lines: int, *, days: float, seed: int = 7) -> Iterator[dict[str, Any]]:
+    """Yield so many lines, over so many days, in the order of time."""
     rng = random.Random(seed)
     questions = max(lines // 6, 20)
     weights = [1 / (rank + 1) for rank in range(questions)]
     drawn = rng.choices(range(questions), weights, k=lines)
-    pace = _DAYS * 86_400 / lines
+    pace = days * 86_400 / lines
     moment, burst = _BEGIN, 0
     for place in range(lines):
         if burst:
@@ -61,13 +61,14 @@ def _line(rng: random.Random, question: int, moment: float) -> dict[str, Any]:
     own = random.Random(question)
     action, where = own.choice(_ACTIONS), own.choice(_PLACES)
     number = "" if question < len(_ACTIONS) else f" It is about article {question}."
-    text = own.choice(_ASKING).format(f"{action} {where}".strip()) + number
+    asking = rng.choice(_ASKING) if rng.random() < 0.25 else _ASKING[0]
+    text = asking.format(f"{action} {where}".strip()) + number
     if question % 3 == 0:
         text += f" (request {uuid.UUID(int=rng.getrandbits(128), version=4)})"
     system = _SYSTEM
     if question % 5 == 0:
         system += f" It is {datetime.fromtimestamp(moment, UTC).isoformat(timespec='seconds')}."
-    spent, produced = 22 + len(text) // 4, own.randrange(60, 240)
+    spent, produced = 22 + len(text) // 4 + own.randrange(1_000, 6_000), own.randrange(60, 400)
     return {
         "timestamp": round(moment, 3),
         "request": {
@@ -75,30 +76,29 @@ def _line(rng: random.Random, question: int, moment: float) -> dict[str, Any]:
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": text}],
             "temperature": 0.2,
         },
-        "latency": round(rng.lognormvariate(0.3, 0.4), 3),
-        "usage": {
-            "prompt_tokens": spent,
-            "completion_tokens": produced,
-            "total_tokens": spent + produced,
-        },
+        "latency": round(rng.lognormvariate(0.9, 0.4), 2),
+        "usage": {"prompt_tokens": spent, "completion_tokens": produced},
     }
 
 
-def write(path: Path, lines: int) -> None:
+def write(path: Path, lines: int, *, days: float) -> None:
     """Write such a log."""
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in a_log(lines))
+        file.writelines(json.dumps(line) + "\n" for line in a_log(lines, days=days))
 
 
 def measure(path: Path, *options: str) -> tuple[float, int, dict[str, Any]]:
     """Return seconds and the most bytes in memory of the command, and what it says."""
     code = (
-        "import json, resource, sys, time; began = time.perf_counter()\n"
+        "import json, re, resource, sys, time; began = time.perf_counter()\n"
         "from llmcache_plugins.cli import main\n"
         "try:\n    main()\n"
         "finally:\n"
-        "    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "    print(json.dumps([time.perf_counter() - began, most]), file=sys.stderr)"
+        "    seconds, most = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "    # On Linux that begins with what this process had that starts it.\n"
+        "    try:\n        most = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "    except OSError:\n        pass\n"
+        "    print(json.dumps([seconds, most]), file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, "estimate", str(path), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -111,17 +111,18 @@ def main(words: Sequence[str] = ()) -> None:
     """Print a table, or write a log."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks estimate", description=__doc__)
     parser.add_argument("--lines", type=int, action="append", help=f"default: {SIZES}")
+    parser.add_argument("--days", type=float, default=14.0, help="the log's")
     parser.add_argument("--log", type=Path, help="write a log to this file, and measure nothing")
     options = parser.parse_args(words)
     sizes = options.lines or SIZES
     if options.log:
-        write(options.log, sizes[0])
+        write(options.log, sizes[0], days=options.days)
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for lines in sizes:
             path = Path(folder) / "log.jsonl"
-            write(path, lines)
+            write(path, lines, days=options.days)
             seconds, most, said = measure(path)
             rows.append(
                 [

@@ -18,8 +18,16 @@ import openai
 import pytest
 from waiting import wait_until_async
 
-from llmcache_plugins import CachePolicy, InferenceGateway, Outcome, Price, ResponseCache
+from llmcache_plugins import (
+    CachePolicy,
+    InferenceGateway,
+    Outcome,
+    Price,
+    ResponseCache,
+    SemanticCacheLayer,
+)
 from llmcache_plugins.estimate import Amount, Estimate, Estimator, LoggedCall
+from llmcache_plugins.estimate.similar import QuestionSample, with_semantic
 from llmcache_plugins.models import AnswerFacts, Usage
 from llmcache_plugins.prices import Prices
 from llmcache_plugins.providers import OpenAIProvider
@@ -257,3 +265,34 @@ async def test_a_replay_saves_what_the_estimate_says(
     assert said.not_stored > 0
     assert said.mechanisms[1].added.calls > 0 or not rules
     assert found.outcomes.get(Outcome.COALESCED, 0) > 0 or not coalesce
+
+
+ASKING = ("How do I {}?", "Could you please tell me how I can {}", "I want to {}. How?", "How can I not {}?")
+ACTIONS = ("reset my password", "cancel my order", "track a delivery", "get a refund", "add a user")
+
+
+async def test_equivalent_questions_are_found_as_the_cache_finds_them(valkey: Server, namespace: str):
+    rng = random.Random(7)
+    requests = [
+        {"model": "big", "messages": [{"role": "user", "content": rng.choice(ASKING).format(action)}]}
+        for action in rng.choices(ACTIONS, k=60)
+    ]
+    sample = QuestionSample()
+    estimator = Estimator(normalizers=(), prices=Prices(PRICES), sample=sample)
+    for at, request in enumerate(requests):
+        estimator.add(LoggedCall(request=request, kind="openai.chat", at=10.0 * at, seconds=1.0))
+    said = (await with_semantic(estimator.result(), sample, target_error=0.02)).semantic
+
+    async def call() -> dict[str, Any]:
+        return {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+
+    layer = SemanticCacheLayer(target_error=0.02, budget=30.0)
+    cache = ResponseCache.from_url(
+        valkey.url, namespace=namespace, semantic=layer, lookup_budget=10.0, commit_budget=10.0
+    )
+    async with cache:
+        await layer.embedding.open()
+        outcomes = Counter([(await cache.resolve(request, call)).outcome for request in requests])
+    assert said is not None
+    assert (said.hits, said.calls - said.fewer) == (outcomes[Outcome.SEMANTIC_HIT], outcomes[Outcome.MISS])
+    assert outcomes[Outcome.SEMANTIC_HIT] > 3

@@ -110,12 +110,14 @@ class SemanticFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Different questions in the sample."""
     calls: int
     """Calls of the sample that no other mechanism avoids."""
+    fewer: int
+    """How many of them fewer would reach the provider."""
     hits: int
-    """Those of them that an equivalent question's answer would be given to."""
+    """Calls that would get an equivalent question's answer, each time: it is not stored for them."""
     not_compared: dict[str, int]
     """Calls of the sample that could not be compared, by the reason."""
     share: float | None
-    """`hits` of `calls`; None if there are none."""
+    """`fewer` of `calls`; None if there are none."""
     lowest: float
     """Between this share and the next the true one lies, for calls like these (95 %)."""
     highest: float

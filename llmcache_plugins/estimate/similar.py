@@ -26,7 +26,7 @@ from llmcache_plugins.semantic.question import Question, Skip, question_of
 from llmcache_plugins.signature import CacheSignatureEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from llmcache_plugins.estimate.books import Booked
     from llmcache_plugins.estimate.calls import LoggedCall
@@ -198,36 +198,51 @@ class _Replay:
         return any(not match.needs_verifier for match in matches.found)
 
     def figures(self, estimate: Estimate, *, target_error: float) -> SemanticFigures:
-        rate = Rate(len(self._won), len(self._led))
+        alone = list(self._led_without())
+        left = Counter(self._led)
+        left.subtract(self._won)
+        rate = Rate(max(len(alone) - left.total(), 0), len(alone))
         low, high = rate.bounds
         return SemanticFigures(
             target_error=target_error,
             threshold=self._layer.threshold,
             texts=len(self._sample.texts),
             calls=rate.of,
-            hits=rate.found,
+            fewer=rate.found,
+            hits=len(self._won),
             not_compared=dict(self._sample.not_compared),
             share=rate.value,
             lowest=low,
             highest=high,
-            added=_extrapolated(self._won, self._led, estimate.total - estimate.avoided),
+            added=_extrapolated(alone, list(left.elements()), estimate.total - estimate.avoided),
         )
 
+    def _led_without(self) -> Iterator[Booked]:
+        """Yield the calls that would reach the provider if no question were like another."""
+        ends: dict[bytes, float] = {}
+        for one in sorted(self._sample.asked, key=lambda asked: asked.call):
+            if one.call.at >= ends.get(one.digest, -1.0):
+                ends[one.digest] = one.call.end + (self._ttl if one.call.is_storable else 0.0)
+                yield one.call
 
-def _extrapolated(won: Sequence[Booked], led: Sequence[Booked], left: Amount) -> Amount:
-    """Return of all that is left the shares that were won in the sample: of calls, tokens and money."""
 
-    def share(measure: Callable[[Booked], int], of: int) -> int:
-        whole = sum(map(measure, led))
-        return round(of * sum(map(measure, won)) / whole) if whole else 0
+def _extrapolated(alone: Sequence[Booked], left: Sequence[Booked], of: Amount) -> Amount:
+    """Return by how much the sample's calls have become fewer, as a share of all calls of the log.
+
+    Of calls, tokens and money each its own share; below 0 it is none.
+    """
+
+    def fewer(measure: Callable[[Booked], int], whole: int) -> int:
+        before, after = (sum(map(measure, calls)) for calls in (alone, left))
+        return round(whole * max(before - after, 0) / before) if before else 0
 
     return Amount(
-        calls=share(lambda call: 1, left.calls),
-        input_tokens=share(lambda call: call.input_tokens, left.input_tokens),
-        output_tokens=share(lambda call: call.output_tokens, left.output_tokens),
-        nano_usd=share(lambda call: max(call.nano_usd, 0), left.nano_usd),
-        unpriced=share(lambda call: 1, left.unpriced),
-        unmetered=share(lambda call: 1, left.unmetered),
+        calls=fewer(lambda call: 1, of.calls),
+        input_tokens=fewer(lambda call: call.input_tokens, of.input_tokens),
+        output_tokens=fewer(lambda call: call.output_tokens, of.output_tokens),
+        nano_usd=fewer(lambda call: max(call.nano_usd, 0), of.nano_usd),
+        unpriced=fewer(lambda call: 1, of.unpriced),
+        unmetered=fewer(lambda call: 1, of.unmetered),
     )
 
 

@@ -18,7 +18,6 @@ from llmcache_plugins.cli.estimate.words import (
     line,
     money,
     reason,
-    risk,
     semantic_words,
     share_of,
 )
@@ -77,9 +76,11 @@ def _rules(estimate: Estimate) -> Table:
 
 
 def _scenarios(estimate: Estimate) -> Table:
-    table = _table("scenario", "saves", "calls", "of all", "tokens")
-    table.add_column("how old answers are", overflow="fold")
+    table = _table("scenario", "TTL", "saves", "calls", "of all", "tokens", "mean age", "oldest")
     for one in estimate.scenarios:
         style = "bold" if one.name == estimate.recommended else ""
-        table.add_row(Text(one.name, style=style), *_cells(one.avoided, estimate.total), risk(one))
+        ages = [length(age) if one.ages.hits else "-" for age in (one.ages.mean, one.ages.oldest)]
+        table.add_row(
+            Text(one.name, style=style), length(one.ttl), *_cells(one.avoided, estimate.total), *ages
+        )
     return table

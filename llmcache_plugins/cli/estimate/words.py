@@ -10,7 +10,7 @@ from llmcache_plugins.cli.showing import count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llmcache_plugins.estimate import Amount, Estimate, LogReader, ScenarioFigures
+    from llmcache_plugins.estimate import Amount, Estimate, LogReader
 
 __all__ = [
     "MECHANISMS",
@@ -24,7 +24,6 @@ __all__ = [
     "line",
     "money",
     "reason",
-    "risk",
     "semantic_words",
     "share_of",
     "span_words",
@@ -95,9 +94,10 @@ def headline(estimate: Estimate) -> str:
     if estimate.recommended is None:
         return f"A cache would have saved nothing of {count(total.calls, 'call', 'calls')}: none came again."
     if avoided.cost is None or total.cost is None:
-        return f"A cache would have saved {calls}; what they cost is not known."
+        return f"A cache as recommended below would have saved {calls}; what they cost is not known."
     part = f" ({avoided.nano_usd / total.nano_usd:.0%})" if total.nano_usd and not total.unpriced else ""
-    return f"A cache would have saved {money(avoided.cost)} of {money(total.cost)}{part}: {calls}."
+    saved = f"{money(avoided.cost)} of {money(total.cost)}{part}"
+    return f"A cache as recommended below would have saved {saved}: {calls}."
 
 
 def findings(estimate: Estimate, reader: LogReader) -> Iterator[str]:
@@ -141,6 +141,11 @@ def reason(estimate: Estimate) -> str:
             f"{name}: {said} with answers of up to {length(chosen.ttl)}, where {shorter.name} with"
             f" {length(shorter.ttl)} would have saved {less}."
         )
+    if said == most:
+        return (
+            f"{name}: {said}, as much as a TTL of {length(longest.ttl)} would have saved, with answers of up"
+            f" to {length(chosen.ttl)}."
+        )
     return (
         f"{name}: {said} of the {most} that the longest TTL would have saved, with answers of up to"
         f" {length(chosen.ttl)} instead of {length(longest.ttl)}."
@@ -160,14 +165,6 @@ def caution(estimate: Estimate) -> str:
     )
 
 
-def risk(scenario: ScenarioFigures) -> str:
-    """Return how old the answers are that would have been given out."""
-    if not scenario.ages.hits:
-        return f"answers of up to {length(scenario.ttl)}; none was given out twice"
-    mean, oldest = length(scenario.ages.mean), length(scenario.ages.oldest)
-    return f"answers of up to {length(scenario.ttl)}; in this log {mean} on average, the oldest {oldest}"
-
-
 def semantic_words(estimate: Estimate) -> Iterator[str]:
     """Yield what is said of equivalent questions."""
     found = estimate.semantic
@@ -180,17 +177,15 @@ def semantic_words(estimate: Estimate) -> Iterator[str]:
     worth = "" if gain.cost is None or not gain.calls else f", {money(gain.cost)}"
     sample = count(found.texts, "different question", "different questions")
     yield (
-        f"Equivalent questions, an estimate from the first {sample} of the log: {found.hits:,} of"
-        f" {found.calls:,} calls that nothing else avoids would have got an equivalent question's answer"
-        f" ({found.share:.1%}; between"
-        f" {found.lowest:.1%} and {found.highest:.1%})."
+        f"Equivalent questions, an estimate from the first {sample} of the log: of {found.calls:,} calls that"
+        f" nothing else avoids {found.fewer:,} more would not have reached the provider ({found.share:.1%};"
+        f" between {found.lowest:.1%} and {found.highest:.1%})."
     )
     yield (
         f"Of the whole log, with a TTL of {length(estimate.ttl)}, that would be"
-        f" {count(gain.calls, 'call', 'calls')} more{worth}, of which up to"
-        f" {found.target_error:.1%} with a wrong answer: the threshold is a similarity of"
-        f" {found.threshold:g}, by the calibration that comes with the default embedder. More questions find"
-        " more neighbours; try it with shadow=True first."
+        f" {count(gain.calls, 'call', 'calls')} more{worth}. Of such answers up to {found.target_error:.1%}"
+        f" would be wrong: the threshold is a similarity of {found.threshold:g}, by the calibration that"
+        " comes with the default embedder. More questions find more neighbours; begin with shadow=True."
     )
 
 
