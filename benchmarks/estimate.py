@@ -87,24 +87,30 @@ def write(path: Path, lines: int, *, days: float) -> None:
         file.writelines(json.dumps(line) + "\n" for line in a_log(lines, days=days))
 
 
-def measure(path: Path, *options: str) -> tuple[float, int, dict[str, Any]]:
-    """Return seconds and the most bytes in memory of the command, and what it says."""
-    code = (
-        "import json, re, resource, sys, time; began = time.perf_counter()\n"
-        "from llmcache_plugins.cli import main\n"
-        "try:\n    main()\n"
-        "finally:\n"
-        "    seconds, most = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "    # On Linux that begins with what this process had that starts it.\n"
-        "    try:\n        most = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
-        "    except OSError:\n        pass\n"
-        "    print(json.dumps([seconds, most]), file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", code, "estimate", str(path), "--json", *options]
+_CODE = """
+import json, re, resource, sys, time
+from llmcache_plugins.cli import main
+began = time.perf_counter()
+try:
+    main()
+finally:
+    seconds, busy = time.perf_counter() - began, time.process_time()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        # There the other begins with what the process has had that starts this one.
+        most = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+    except OSError:
+        pass
+    print(json.dumps([seconds, busy, most]), file=sys.stderr)
+"""
+
+
+def measure(path: Path) -> tuple[tuple[float, float, int], dict[str, Any]]:
+    """Return what the command takes, and what it says: seconds, those of the processor, most bytes."""
+    command = [sys.executable, "-c", _CODE, "estimate", str(path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, most = json.loads(done.stderr.splitlines()[-1])
-    # Linux says kilobytes, macOS bytes.
-    return seconds, most * (1 if sys.platform == "darwin" else 1024), json.loads(done.stdout)
+    seconds, busy, most = json.loads(done.stderr.splitlines()[-1])
+    return (seconds, busy, most), json.loads(done.stdout)
 
 
 def main(words: Sequence[str] = ()) -> None:
@@ -123,17 +129,20 @@ def main(words: Sequence[str] = ()) -> None:
         for lines in sizes:
             path = Path(folder) / "log.jsonl"
             write(path, lines, days=options.days)
-            seconds, most, said = measure(path)
+            (seconds, busy, most), said = measure(path)
             rows.append(
                 [
                     f"{lines:,}",
                     f"{path.stat().st_size / 1e6:.0f} MB",
                     f"{seconds:.1f} s",
+                    f"{busy:.1f} s",
                     f"{lines / seconds:,.0f}",
                     f"{most / 1e6:.0f} MB",
                     f"{said['avoided']['calls']:,}",
                 ]
             )
     print_table(
-        "llmcache estimate", ["lines", "file", "time", "lines/s", "peak memory", "calls avoided"], rows
+        "llmcache estimate",
+        ["lines", "file", "time", "of the processor", "lines/s", "peak memory", "calls avoided"],
+        rows,
     )

@@ -347,9 +347,14 @@ def test_failures_and_hits_of_another_cache_are_left_out():
         litellm_line(status="failure"),
         {"request": chat("a"), "error": {"message": "no"}},
         {"request": chat("a"), "response": {"status_code": 500, "body": {}}},
+        litellm_line(call_type="aimage_generation"),
     )
     assert calls == []
-    assert reader.left_out == {"answered by another cache": 1, "failed": 3}
+    assert reader.left_out == {
+        "answered by another cache": 1,
+        "failed": 3,
+        "a type of call that is not cached, or not logged whole": 1,
+    }
     assert reader.bad == 0
 
 
@@ -393,7 +398,10 @@ def test_times_as_logs_spell_them(value: Any, moment: float, guess: str):
     assert moment_of(value) == (moment, guess)
 
 
-@pytest.mark.parametrize("value", [True, "yesterday", -5, float("nan"), 1e30, [1], {}])
+@pytest.mark.parametrize(
+    "value",
+    [True, "yesterday", -5, float("nan"), 1e30, 10**400, [1], {}, "1e999", "0001-01-01T00:00:00+14:00"],
+)
 def test_what_is_no_time(value: Any):
     with pytest.raises(Unreadable):
         moment_of(value)

@@ -124,6 +124,7 @@ def test_a_model_without_a_price_has_an_unknown_cost(called: Called, log: str):
     assert code == 0
     assert "7 of 10 calls; what they cost is not known." in out
     assert "The price of 10 calls is not known" in out
+    assert "--price MODEL=IN,OUT, for big" in out
     assert json.loads(called("estimate", log, "--json")[1])["avoided"]["cost"] is None
 
 
@@ -239,7 +240,8 @@ def test_prompts_are_not_kept(tmp_path: Path):
     code = (
         "import re, sys; from llmcache_plugins.cli import main\n"
         "try:\n    main()\n"
-        "finally:\n    print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
+        "finally:\n    status = open('/proc/self/status').read()\n"
+        "    print(re.search(r'VmHWM:\\s+(\\d+)', status)[1], file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, "estimate", str(log), "--json"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
@@ -251,6 +253,7 @@ def test_prompts_are_not_kept(tmp_path: Path):
 # --- Equivalent questions -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_network")
 def test_equivalent_questions_are_estimated_from_a_sample(called: Called, tmp_path: Path):
     same = (
         "How do I reset my password?",
@@ -316,7 +319,7 @@ def test_numpy_is_not_needed_for_anything_else(log: str):
     assert (done.returncode, json.loads(done.stdout)["avoided"]["calls"]) == (0, 7)
 
 
-# --- What is told of it --------------------------------------------------------------------------------------
+# --- What is told of it -------------------------------------------------------------------------------------
 
 
 def test_the_pages_show_what_it_says(called: Called, monkeypatch: pytest.MonkeyPatch):

@@ -170,6 +170,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that those are taken to have lasted."""
     guessed: int = 0
     """Calls whose tokens were reckoned from the length of texts."""
+    unpriced_models: tuple[str, ...] = ()
+    """Models without a price, those that were asked most."""
     semantic: SemanticFigures | None = None
 
     @property

@@ -6,6 +6,7 @@ Owns the order of the mechanisms, the scenarios and the recommendation. Pure: no
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from llmcache_plugins.errors import ConfigError, SignatureError
@@ -51,6 +52,8 @@ _ENOUGH = 0.9
 _MOST_TOKENS = 1_000_000_000
 """Of one answer: what says more is not believed, here as in the ledger."""
 _BILLION = 1_000_000_000
+_MOST_NAMES = 1_000
+_MOST_SHOWN = 5
 _STEPS = 60
 """Of the timeline."""
 
@@ -102,6 +105,7 @@ class Estimator:
         self._dated: tuple[float, float] | None = None
         self._never_cached = self._not_stored = self._undated = self._untimed = self._guessed = 0
         self._uncached = Amount()
+        self._unpriced: Counter[str] = Counter()
 
     def add(self, call: LoggedCall) -> None:
         """Take a call in."""
@@ -145,6 +149,7 @@ class Estimator:
             untimed=self._untimed,
             latency=self._latency,
             guessed=self._guessed,
+            unpriced_models=tuple(name for name, _ in self._unpriced.most_common(_MOST_SHOWN)),
         )
 
     # -- taking in ---------------------------------------------------------------------------------------
@@ -217,7 +222,12 @@ class Estimator:
         asked = call.request.get("model") if isinstance(call.request, dict) else None
         names = (asked if isinstance(asked, str) else None, call.facts.model)
         cost = call.cost if call.cost is not None else self._prices.cost(usage, *names)
-        return None if cost is None else round(cost * _BILLION)
+        if cost is not None:
+            return round(cost * _BILLION)
+        name = next(filter(None, names), None)
+        if usage is not None and name is not None and len(self._unpriced) < _MOST_NAMES:
+            self._unpriced[name] += 1
+        return None
 
     # -- reckoning ---------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def moment_of(value: object) -> tuple[float, str]:
     """
     if isinstance(value, str):
         return _moment_of_text(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable("its time is neither a number nor an ISO 8601 date")
     for limit, per_second, unit in _UNITS:
         if 0 <= value < limit:
@@ -43,9 +43,10 @@ def _moment_of_text(text: str) -> tuple[float, str]:
         found = datetime.fromisoformat(text.strip())
     except ValueError:
         raise Unreadable("its time is neither a number nor an ISO 8601 date") from None
-    if found.tzinfo is not None:
-        return found.timestamp(), ""
-    return found.replace(tzinfo=UTC).timestamp(), "times without a zone are UTC"
+    guess = "" if found.tzinfo is not None else "times without a zone are UTC"
+    # The number is seconds, whatever its size; before 1970 nobody has asked a model.
+    seconds = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    return moment_of(seconds)[0], guess
 
 
 def span_of(value: object, *, per_second: float = 1.0) -> float:

@@ -7,6 +7,7 @@ counts for nothing: calls that failed, and calls that another cache has answered
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +52,8 @@ _SPANS = (
 )
 _MARKS = frozenset({"messages", "prompt", "input"})
 """A body has one of these."""
+_NOT_CACHED = re.compile(r"image|moderation|speech|transcription|rerank|video|batch|file|realtime|ocr|search")
+"""Types of LiteLLM's calls that are not cached, or whose whole question is not in its log."""
 _REDACTED = "redacted-by-litellm"
 
 
@@ -146,6 +149,8 @@ def _left_out(line: Document) -> str | None:
     is_refused = isinstance(code, int) and code >= 400
     if line.get("status") == "failure" or line.get("error") or is_refused:
         return "failed"
+    if "startTime" in line and _NOT_CACHED.search(str(line.get("call_type"))):
+        return "a type of call that is not cached, or not logged whole"
     return None
 
 

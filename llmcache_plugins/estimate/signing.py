@@ -6,7 +6,7 @@ Owns which of several chains of rules a request is signed with, and that this co
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmcache_plugins.estimate.books import DIGEST_BYTES
 from llmcache_plugins.normalize import Normalizers
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llmcache_plugins.estimate.calls import LoggedCall
-    from llmcache_plugins.signature import Anatomy
 
 __all__ = ["Signed", "Signer"]
+
+
+_NO_RULES = Normalizers(())
 
 
 class Signed(NamedTuple):
@@ -48,27 +50,29 @@ class Signer:
 
     def sign(self, call: LoggedCall) -> Signed:
         """Return the digests of a call. Raises `SignatureError` for a request without a canonical form."""
-        whole = self._anatomy(call, self.chain)
-        normalized = _digest(whole)
         stripped: dict[str, int] = {}
+        if not self.rules:
+            exact = self._key(call, _NO_RULES)
+            return Signed(exact, exact, (), stripped)
+        whole = self._engine.anatomy(call.request, kind=call.kind, scope=self.scope, normalizers=self.chain)
+        normalized = hashlib.sha256(whole.canonical).digest()[:DIGEST_BYTES]
         for one in whole.normalized:
             stripped[one.rule] = stripped.get(one.rule, 0) + one.count
         if not stripped:
             # With no token found the key is the one that it has without rules.
             return Signed(normalized, normalized, (normalized,) * len(self._without), stripped)
-        exact = _digest(self._anatomy(call, None))
+        exact = self._key(call, _NO_RULES)
         without = []
         for rule, others in self._without:
             # Only who has such a token is another request without its rule.
             if rule not in stripped:
                 without.append(normalized)
             else:
-                without.append(exact if len(stripped) == 1 else _digest(self._anatomy(call, others)))
+                without.append(exact if len(stripped) == 1 else self._key(call, others))
         return Signed(exact, normalized, tuple(without), stripped)
 
-    def _anatomy(self, call: LoggedCall, rules: Normalizers | None) -> Anatomy:
-        return self._engine.anatomy(call.request, kind=call.kind, scope=self.scope, normalizers=rules)
-
-
-def _digest(anatomy: Any) -> bytes:
-    return hashlib.sha256(anatomy.canonical).digest()[:DIGEST_BYTES]
+    def _key(self, call: LoggedCall, rules: Normalizers) -> bytes:
+        key = self._engine.compute_signature(
+            call.request, kind=call.kind, scope=self.scope, normalizers=rules
+        )
+        return bytes.fromhex(key.digest[: 2 * DIGEST_BYTES])

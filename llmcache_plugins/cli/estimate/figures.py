@@ -88,4 +88,5 @@ def _log(estimate: Estimate, reader: LogReader, *, file: str) -> dict[str, Any]:
         "never_cached": estimate.never_cached,
         "not_stored": estimate.not_stored,
         "guessed_tokens": estimate.guessed,
+        "unpriced_models": list(estimate.unpriced_models),
     }

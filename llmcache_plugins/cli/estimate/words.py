@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from llmcache_plugins.cli.showing import count
+from llmcache_plugins.cli.showing import count, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,9 +221,10 @@ def caveats(estimate: Estimate, reader: LogReader) -> Iterator[str]:
             " (--map usage=PATH, --guess-tokens)."
         )
     if unpriced := total.unpriced - total.unmetered:
+        models = ", ".join(map(safe, estimate.unpriced_models))
         yield (
-            f"The price of {count(unpriced, 'call', 'calls')} is not known: not in the money"
-            " (--price MODEL=IN,OUT)."
+            f"The price of {count(unpriced, 'call', 'calls')} is not known: not in the money (--price"
+            f" MODEL=IN,OUT, for {models or 'requests that name their model'})."
         )
     if estimate.never_cached:
         yield (
