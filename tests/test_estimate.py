@@ -18,7 +18,6 @@ from llmcache_plugins.estimate import (
     LoggedCall,
     LogReader,
     Unreadable,
-    estimate,
 )
 from llmcache_plugins.estimate.moments import moment_of
 from llmcache_plugins.estimate.signing import Signer
@@ -45,7 +44,10 @@ def call(text: str, at: float | None, seconds: float | None = 1.0, **more: Any) 
 
 
 def reckon(*calls: LoggedCall, **settings: Any) -> Estimate:
-    return estimate(calls, **{"prices": PRICES, "normalizers": (), **settings})
+    estimator = Estimator(**{"prices": PRICES, "normalizers": (), **settings})
+    for one in calls:
+        estimator.add(one)
+    return estimator.result()
 
 
 def avoided(found: Estimate) -> list[int]:
@@ -100,7 +102,7 @@ def test_normalizers_are_found_out_and_what_each_wins_is_said():
         call(f"a lease? {uuid.UUID(int=n, version=4)}" if n % 2 else f"at 2026-01-02T03:04:{n:02}Z?", n * 5)
         for n in range(20)
     ]
-    found = estimate([*calls, call("plain", 0), call("plain", 2)], prices=PRICES)
+    found = reckon(*calls, call("plain", 0), call("plain", 2), normalizers=None)
     assert {rule.rule: (rule.tokens, rule.calls, rule.wins) for rule in found.rules} == {
         "uuid": (10, 10, 9),
         "timestamp": (10, 10, 9),
@@ -111,7 +113,7 @@ def test_normalizers_are_found_out_and_what_each_wins_is_said():
 
 def test_rules_that_win_only_together_both_count():
     calls = [call(f"{uuid.UUID(int=n, version=4)} at 2026-01-02T03:04:{n:02}Z", n * 5) for n in range(10)]
-    found = estimate(calls, prices=PRICES)
+    found = reckon(*calls, normalizers=None)
     assert {rule.rule: rule.wins for rule in found.rules} == {"uuid": 9, "timestamp": 9}
     assert avoided(found) == [0, 9, 9]
 
@@ -119,7 +121,7 @@ def test_rules_that_win_only_together_both_count():
 def test_rules_are_learned_from_the_beginning_and_used_to_the_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("llmcache_plugins.estimate.estimating.LEARN_FROM", 10)
     calls = [call(f"hello {uuid.UUID(int=n, version=4)}", n * 5) for n in range(100)]
-    found = estimate(calls, prices=PRICES)
+    found = reckon(*calls, normalizers=None)
     assert (found.rules_learned_from, found.normalizers, avoided(found)) == (10, ("uuid",), [0, 99, 99])
 
 

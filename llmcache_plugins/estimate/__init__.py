@@ -11,7 +11,7 @@ from llmcache_plugins.estimate.amounts import (
     Times,
 )
 from llmcache_plugins.estimate.calls import LeftOut, LoggedCall, Unreadable, kind_of
-from llmcache_plugins.estimate.estimating import Estimator, estimate
+from llmcache_plugins.estimate.estimating import Estimator
 from llmcache_plugins.estimate.logs import BadLine, LogReader
 
 __all__ = [
@@ -29,6 +29,5 @@ __all__ = [
     "Timeline",
     "Times",
     "Unreadable",
-    "estimate",
     "kind_of",
 ]

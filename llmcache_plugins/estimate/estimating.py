@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.estimate.similar import QuestionSample
     from llmcache_plugins.models import Usage
 
-__all__ = ["SCENARIOS", "Estimator", "estimate"]
+__all__ = ["SCENARIOS", "Estimator"]
 
 SCENARIOS = ("realtime", "chat", "static_faq", "batch")
 """The shortest TTL first."""
@@ -372,11 +372,3 @@ def _recommended(scenarios: Sequence[ScenarioFigures]) -> str | None:
     worth = {one.name: one.avoided.nano_usd if by_money else one.avoided.calls for one in scenarios}
     most = max(worth.values())
     return next((name for name in worth if most > 0 and worth[name] >= _ENOUGH * most), None)
-
-
-def estimate(calls: Iterable[LoggedCall], **settings: object) -> Estimate:
-    """Return what a cache would have saved of these calls; `settings` are those of `Estimator`."""
-    estimator = Estimator(**settings)  # type: ignore[arg-type]
-    for call in calls:
-        estimator.add(call)
-    return estimator.result()

@@ -39,6 +39,8 @@ __all__ = ["MOST_TEXTS", "QuestionSample", "with_semantic"]
 MOST_TEXTS: Final = 2_000
 """Different questions of a sample: embedding them takes a minute at most."""
 _MOST_CALLS: Final = 50_000
+_LONGEST: Final = 16_384
+"""Characters of a text that is kept: far more than the default embedder reads."""
 _NO_QUESTIONS = frozenset({Kind.EMBEDDINGS, Kind.EMBEDDING, Kind.RERANK, Kind.TRANSCRIPTION})
 _ALIKE = "llmcache_alike"
 _NAMESPACE = "estimate"
@@ -96,6 +98,8 @@ class QuestionSample:
             found: Question | Skip = Skip.NO_QUESTION
         else:
             found = question_of(call.request, takes_input=call.kind != Kind.PLAIN)
+        if isinstance(found, Question) and len(found.text) > _LONGEST:
+            found = Skip.TOO_LONG
         if isinstance(found, Question):
             try:
                 key = self._engine.compute_signature(
