@@ -11,6 +11,7 @@ from itertools import takewhile
 from benchmarks import (
     crashes,
     durations,
+    estimate,
     invalidation,
     langchain,
     litellm,
@@ -37,6 +38,7 @@ WITH_OPTIONS: dict[str, Callable[[Sequence[str]], None]] = {
     "stampede": stampede.main,
     "durations": durations.main,
     "crashes": crashes.main,
+    "estimate": estimate.main,
     "invalidation": invalidation.main,
     "langchain": langchain.main,
     "litellm": litellm.main,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import peers
-from benchmarks.chart import Line, chart
 from benchmarks.herd import Orders, herd
 from benchmarks.processes import ChildFailedError
 from benchmarks.provider import provider
 from benchmarks.servers import own_server
 from benchmarks.tables import print_table
+from llmcache_plugins.reports import Line, chart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

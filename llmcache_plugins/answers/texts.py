@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from llmcache_plugins.models import EncodedAnswer
 
-__all__ = ["text_of", "tree_of"]
+__all__ = ["text_length", "text_of", "tree_of"]
 
 _HOLDERS = ("choices", "output", "message", "content", "text", "output_text")
 
@@ -40,3 +40,8 @@ def _texts(value: Any, depth: int = 0) -> list[str]:
             if texts := _texts(value.get(name), depth + 1):
                 return texts
     return []
+
+
+def text_length(answer: Any) -> int:
+    """Return how many characters an answer says, given as plain data."""
+    return sum(map(len, _texts(answer)))

@@ -18,6 +18,7 @@ from llmcache_plugins.cli.configuration import DEFAULT_FILE, find_file, read_def
 from llmcache_plugins.cli.demo import demo
 from llmcache_plugins.cli.doctor import doctor
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.estimate import estimate
 from llmcache_plugins.cli.explain import explain
 from llmcache_plugins.cli.inspect import inspect
 from llmcache_plugins.cli.invalidate import invalidate
@@ -34,6 +35,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "clear": clear,
     "demo": demo,
     "doctor": doctor,
+    "estimate": estimate,
     "explain": explain,
     "inspect": inspect,
     "invalidate": invalidate,

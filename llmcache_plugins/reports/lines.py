@@ -1,26 +1,21 @@
-"""A line chart as SVG text: both axes logarithmic, legible on light and on dark pages."""
+"""A line chart as SVG text: both axes logarithmic."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
+
+from llmcache_plugins.reports.svg import box, colour, drawing, label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__ = ["Line", "chart"]
+
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 88, 56
-COLOURS = ("#2f9e63", "#d9822b", "#8a63d2", "#3b82c4")
-"""Of middle lightness: seen on white and on black."""
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-_STYLE = """
-  text { font: 13px system-ui, sans-serif; fill: #57606a; }
-  .title { font-size: 16px; font-weight: 600; fill: #24292f; }
-  .grid { stroke: #8b949e; stroke-opacity: .3; }
-  @media (prefers-color-scheme: dark) { text { fill: #a8b1bb; } .title { fill: #e6edf3; } }
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +31,13 @@ def chart(*, title: str, x_title: str, x_values: Sequence[float], lines: Sequenc
     most = max((value for line in lines for value in line.values), default=1)
     top_tick = next((tick for tick in _TICKS if tick >= max(most, 2)), most)
     plot = _Plot(x_values=x_values, most=top_tick)
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(title)}">',
-        f"<style>{_STYLE}</style>",
-        _text(LEFT, 26, title, css="title", anchor="start"),
+        label(LEFT, 26, title, css="title", anchor="start"),
         *_legend(lines),
         *_grid(plot, x_title=x_title),
         *(part for number, line in enumerate(lines) for part in _line(plot, number, line)),
-        "</svg>",
     ]
-    return "\n".join(parts) + "\n"
+    return drawing(parts, width=WIDTH, height=HEIGHT, title=title)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,26 +58,26 @@ class _Plot:
 def _legend(lines: Sequence[Line]) -> list[str]:
     parts, x = [], float(LEFT)
     for number, line in enumerate(lines):
-        parts.append(f'<rect x="{x:.0f}" y="44" width="14" height="4" rx="2" fill="{_colour(number)}"/>')
-        parts.append(_text(x + 20, 51, line.label, anchor="start"))
+        parts.append(box(x, 44, 14, 4, fill=colour(number)))
+        parts.append(label(x + 20, 51, line.label, anchor="start"))
         x += 44 + 6.6 * len(line.label)
     return parts
 
 
 def _grid(plot: _Plot, *, x_title: str) -> list[str]:
     bottom = HEIGHT - BOTTOM
-    parts = [_text((WIDTH + LEFT - RIGHT) / 2, HEIGHT - 12, x_title)]
+    parts = [label((WIDTH + LEFT - RIGHT) / 2, HEIGHT - 12, x_title)]
     for tick in (tick for tick in _TICKS if tick <= plot.most):
         y = plot.y(tick)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(_text(LEFT - 8, y + 4, str(tick), anchor="end"))
+        parts.append(label(LEFT - 8, y + 4, str(tick), anchor="end"))
     gone = -math.inf
     for value in plot.x_values:
         x = plot.x(value)
         # Two that lie close together do not both have room for their number.
         shift = 6.0 if x - gone < 36 else 0.0
         parts.append(f'<path class="grid" d="M{x:.1f} {TOP}V{bottom}"/>')
-        parts.append(_text(x + shift, bottom + 20, f"{value:g}"))
+        parts.append(label(x + shift, bottom + 20, f"{value:g}"))
         gone = x
     return parts
 
@@ -97,20 +88,10 @@ def _line(plot: _Plot, number: int, line: Line) -> list[str]:
         (plot.x(x), plot.y(value) - 3 * number) for x, value in zip(plot.x_values, line.values, strict=True)
     ]
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    colour = _colour(number)
-    parts = [f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>']
-    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+    fill = colour(number)
+    parts = [f'<path d="M{path}" fill="none" stroke="{fill}" stroke-width="2.5"/>']
+    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{fill}"/>' for x, y in points]
     for (x, y), value in zip(points, line.values, strict=True):
         if value > 1:
-            parts.append(_text(x - 8, y - 8, str(value), anchor="end", colour=colour))
+            parts.append(label(x - 8, y - 8, str(value), anchor="end", fill=fill))
     return parts
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def _text(x: float, y: float, text: str, *, css: str = "", anchor: str = "middle", colour: str = "") -> str:
-    attributes = f' class="{css}"' if css else ""
-    attributes += f' style="fill: {colour}"' if colour else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{attributes}>{escape(text)}</text>'
