@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from llmcache_plugins.cli.explain import explain
 from llmcache_plugins.cli.inspect import inspect
 from llmcache_plugins.cli.invalidate import invalidate
 from llmcache_plugins.cli.ls import ls
+from llmcache_plugins.cli.paper import version
 from llmcache_plugins.cli.stats import stats
 from llmcache_plugins.cli.suggest import suggest
 from llmcache_plugins.cli.warm import warm
@@ -66,15 +66,8 @@ for _name, _verb in _VERBS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"llmcache-plugins {_version()}")
+        typer.echo(f"llmcache-plugins {version() or '(not installed: run from its sources)'}")
         raise typer.Exit
-
-
-def _version() -> str:
-    try:
-        return metadata.version("llmcache-plugins")
-    except metadata.PackageNotFoundError:
-        return "(not installed: run from its sources)"
 
 
 @app.callback()

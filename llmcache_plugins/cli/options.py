@@ -4,6 +4,7 @@ Each has its name in the environment here; that they may stand in a file, too, i
 What may hold a password has no default that `--help` could show.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ __all__ = [
     "Normalizer",
     "Prefix",
     "PromptVersion",
+    "ReportFile",
     "Secret",
     "Tenant",
     "Url",
@@ -68,6 +70,11 @@ Secret = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(help="Write a page of HTML, too: one file, without a network.", show_default=False),
+    NOT_FROM_A_FILE,
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask."), NOT_FROM_A_FILE]
 
 # What else is a part of a request's key.

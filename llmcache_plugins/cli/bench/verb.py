@@ -13,7 +13,8 @@ import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
 from llmcache_plugins.cli.load.questions import load_questions
-from llmcache_plugins.cli.options import NOT_FROM_A_FILE, AsJson, Url
+from llmcache_plugins.cli.options import NOT_FROM_A_FILE, AsJson, ReportFile, Url
+from llmcache_plugins.cli.paper import check_place, made_by, write
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.repository.urls import parse_url, redact
 
@@ -73,6 +74,7 @@ def bench(
         typer.Option(help="Requests to take the messages from, one a line.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed asks the same questions in the same order.")] = 7,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a load of repeated questions on a provider, without the cache and with it.
@@ -89,11 +91,13 @@ def bench(
     with with_a_sentence("bench", as_json=as_json, shows_log=True):
         from llmcache_plugins.cli.bench.figures import findings_of, to_json
         from llmcache_plugins.cli.bench.run import Plan, run_bench
+        from llmcache_plugins.cli.bench.sheet import sheet
         from llmcache_plugins.cli.bench.view import print_report, progress
         from llmcache_plugins.cli.load.stage import server_url
         from llmcache_plugins.prices import Prices
 
         parse_url(url)
+        check_place(report)
         api, asked = _api(api_base, api_key_env), _messages(file, questions)
         with server_url(url) as running, nullcontext() if as_json else progress() as say:
             plan = Plan(
@@ -115,9 +119,11 @@ def bench(
                 near_cache=near_cache,
                 compares=baseline,
             )
-            report = asyncio.run(run_bench(plan, say=say or (lambda _: None)))
-        typer.echo(json.dumps(to_json(report), indent=2)) if as_json else print_report(report)
-        raise typer.Exit(Exit.FINDINGS if findings_of(report) else Exit.FINE)
+            found = asyncio.run(run_bench(plan, say=say or (lambda _: None)))
+        if report is not None:
+            write(report, sheet(found, made=made_by("bench")))
+        typer.echo(json.dumps(to_json(found), indent=2)) if as_json else print_report(found)
+        raise typer.Exit(Exit.FINDINGS if findings_of(found) else Exit.FINE)
 
 
 def _messages(file: Path | None, count: int) -> list[list[Any]]:

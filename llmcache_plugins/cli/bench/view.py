@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.cli.bench.figures import Report, Side
 
-__all__ = ["print_report", "progress"]
+__all__ = ["duration", "faster", "load_words", "money_words", "print_report", "progress"]
 
 
 @contextmanager
@@ -38,28 +38,35 @@ def print_report(report: Report) -> None:
         out.print(Text(f"Finding: {finding}", style="bold red"), soft_wrap=True)
 
 
+def money_words(report: Report) -> str:
+    """Say what was saved, in money if the price is known."""
+    saved = report.cached.saved.total_tokens
+    if report.dollars is None:
+        return f"Saved {saved:,} tokens; the price of {report.model} is not known."
+    return f"Saved ${report.dollars:,.4f} at the list price of {report.model}, {saved:,} tokens."
+
+
+def load_words(report: Report) -> str:
+    """Say what the load was."""
+    load = f"{report.rate:g} calls a second" if report.rate else "as fast as they are answered"
+    processes = f"{report.processes} {'process' if report.processes == 1 else 'processes'}"
+    return (
+        f"Face {report.face}, {processes}, {report.concurrency} at a time, {load};"
+        f" provider: {report.provider}; cache: {report.server}."
+    )
+
+
 def _sentences(report: Report) -> Iterator[Text]:
     cached, without = report.cached, report.without
-    if report.dollars is not None:
-        yield Text(
-            f"Saved ${report.dollars:,.4f} at the list price of {report.model},"
-            f" {cached.saved.total_tokens:,} tokens.",
-            style="bold green",
-        )
-    else:
-        yield Text(f"Saved {cached.saved.total_tokens:,} tokens; the price of {report.model} is not known.")
+    yield Text(money_words(report), style="" if report.dollars is None else "bold green")
     calls = f"{cached.provider_calls:,} provider calls"
     if without is not None:
         calls += f" instead of {without.provider_calls:,}"
     yield Text(f"{calls}, for {report.distinct:,} different questions; hit rate {cached.hit_rate or 0:.1%}.")
-    if (faster := report.speedup) is not None:
-        among = ", ".join(f"{_times(faster[name])} at {name}" for name in ("p50", "p95") if name in faster)
+    if (found := report.speedup) is not None:
+        among = ", ".join(f"{faster(found[name])} at {name}" for name in ("p50", "p95") if name in found)
         yield Text(f"As fast as without it: {among}.")
-    load = f"{report.rate:g} calls a second" if report.rate else "as fast as they are answered"
-    yield Text(
-        f"Face {report.face}, {report.processes} {'process' if report.processes == 1 else 'processes'},"
-        f" {report.concurrency} at a time, {load}; provider: {report.provider}; cache: {report.server}."
-    )
+    yield Text(load_words(report))
 
 
 def _table(report: Report) -> Table:
@@ -81,17 +88,19 @@ def _row(side: Side) -> tuple[str, ...]:
         f"{side.calls:,}",
         f"{side.provider_calls:,}",
         "-" if side.hit_rate is None else f"{side.hit_rate:.1%}",
-        *(_duration(latency[name]) if name in latency else "-" for name in SHARES),
+        *(duration(latency[name]) if name in latency else "-" for name in SHARES),
         f"{side.per_second:,.0f}",
         commands,
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in seconds or milliseconds."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2f} ms"
 
 
-def _times(factor: float) -> str:
+def faster(factor: float) -> str:
+    """Return how many times as fast."""
     return f"{factor:,.0f}x" if factor >= 10 else f"{factor:.1f}x"

@@ -46,12 +46,11 @@ __all__ = ["sheet"]
 _HEAD = ("saves", "calls", "of all", "tokens in", "tokens out")
 
 
-def sheet(estimate: Estimate, reader: LogReader, *, file: str, version: str, now: float) -> str:
-    """Return the whole file. `now` is unix seconds."""
-    when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
+def sheet(estimate: Estimate, reader: LogReader, *, file: str, made: str) -> str:
+    """Return the whole file; `made` says when and by what."""
     return page(
         title="What a cache would have saved",
-        made=f"Made {when} by llmcache estimate {version} from {file}. {span_words(estimate, reader)}",
+        made=f"{made} from {file}. {span_words(estimate, reader)}",
         parts=list(_parts(estimate, reader)),
     )
 

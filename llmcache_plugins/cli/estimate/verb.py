@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
-from llmcache_plugins.cli.options import NOT_FROM_A_FILE, ApiBase, AsJson
+from llmcache_plugins.cli.options import ApiBase, AsJson, ReportFile
+from llmcache_plugins.cli.paper import check_place, made_by, write
 from llmcache_plugins.cli.support import CannotRun, Exit
 
 if TYPE_CHECKING:
@@ -80,11 +80,7 @@ def estimate(
     target_error: Annotated[
         float, typer.Option(help="With --semantic, the share of its hits that may be wrong.")
     ] = 0.02,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Write a page of HTML, too: one file, without a network.", show_default=False),
-        NOT_FROM_A_FILE,
-    ] = None,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a cache would have saved, from a log of calls, before a line of code is changed.
@@ -109,6 +105,7 @@ def estimate(
 
         if not 0 < target_error < 1:
             raise CannotRun(f"--target-error is a share between 0 and 1, not {target_error:g}")
+        check_place(report)
         reader = LogReader(_pairs(columns, option="--map", form="NAME=PATH"))
         sample = _sample() if semantic else None
         estimator = Estimator(
@@ -128,7 +125,10 @@ def estimate(
             if sample is not None:
                 found = _with_semantic(found, sample, target_error, step)
         if report is not None:
-            _write(report, found, reader, file=file)
+            from llmcache_plugins.cli.estimate.sheet import sheet
+
+            name = "stdin" if file == "-" else Path(file).name
+            write(report, sheet(found, reader, file=name, made=made_by("estimate")))
         _say(found, reader, file=file, as_json=as_json)
         raise typer.Exit(Exit.FINDINGS if reader.bad > _MANY_BAD * reader.lines else Exit.FINE)
 
@@ -214,23 +214,6 @@ def _progress() -> Iterator[Step]:
     ) as shown:
         task = shown.add_task("reading", total=None)
         yield lambda what, done, of: shown.update(task, description=what, completed=done, total=of)
-
-
-def _write(path: Path, found: "Estimate", reader: "LogReader", *, file: str) -> None:
-    from importlib import metadata
-
-    from llmcache_plugins.cli.estimate.sheet import sheet
-
-    try:
-        version = metadata.version("llmcache-plugins")
-    except metadata.PackageNotFoundError:
-        version = ""
-    name = "stdin" if file == "-" else Path(file).name
-    made = sheet(found, reader, file=name, version=version, now=time.time())
-    try:
-        path.write_text(made, "utf-8")
-    except OSError as error:
-        raise CannotRun(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _say(found: "Estimate", reader: "LogReader", *, file: str, as_json: bool) -> None:
