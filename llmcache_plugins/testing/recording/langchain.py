@@ -21,7 +21,7 @@ from llmcache_plugins.errors import CacheMiss
 from llmcache_plugins.testing.recording.patching import replaced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 __all__ = ["arranged"]
 
@@ -36,7 +36,7 @@ def arranged(*, is_strict: bool) -> ExitStack:
         settings.set_llm_cache(host)
         ending.callback(_take_back, host)
     for kind, methods in (
-        (BaseChatModel, _chat_methods(host)),
+        (BaseChatModel, _chat_methods(host, is_strict=is_strict)),
         (BaseLLM, _completion_methods(host, is_strict=is_strict)),
     ):
         for name, method in methods.items():
@@ -56,7 +56,7 @@ def _asks_us(model: Any, host: LangChainCache) -> bool:
     return isinstance(asked, LangChainCache) and asked is not host
 
 
-def _chat_methods(host: LangChainCache) -> dict[str, Any]:
+def _chat_methods(host: LangChainCache, *, is_strict: bool) -> dict[str, Any]:
     whole, awhole = BaseChatModel._generate_with_cache, BaseChatModel._agenerate_with_cache
     in_chunks, ain_chunks = BaseChatModel.stream, BaseChatModel.astream
 
@@ -88,7 +88,21 @@ def _chat_methods(host: LangChainCache) -> dict[str, Any]:
         "_agenerate_with_cache": agenerate,
         "stream": stream,
         "astream": astream,
+        **{name: _of_events(name, host, is_strict) for name in _EVENTS if hasattr(BaseChatModel, name)},
     }
+
+
+def _of_events(name: str, host: LangChainCache, is_strict: bool) -> Callable[..., Any]:
+    before = getattr(BaseChatModel, name)
+
+    def events(self: BaseChatModel, *arguments: Any, **named: Any) -> Any:
+        if is_strict and any(hasattr(self, own) for own in _OWN_EVENTS):
+            raise CacheMiss(_NO_EVENTS)
+        if cached_part(self) is not None:
+            return before(self, *arguments, **named)
+        return getattr(cached(self, host), name)(*arguments, **named)
+
+    return events
 
 
 def _completion_methods(host: LangChainCache, *, is_strict: bool) -> dict[str, Any]:
@@ -117,6 +131,11 @@ def _completion_methods(host: LangChainCache, *, is_strict: bool) -> dict[str, A
 
     return {"generate": generate, "agenerate": agenerate, "stream": stream, "astream": astream}
 
+
+_EVENTS = ("_chat_model_stream_v3", "_achat_model_stream_v3")
+"""What `stream_events(version="v3")` and its twin come by, in versions that have them."""
+_OWN_EVENTS = ("_stream_chat_model_events", "_astream_chat_model_events")
+_NO_EVENTS = "this model makes its events itself, and LangChain asks no cache for them: use stream, or invoke"
 
 _NO_STREAMS = (
     "streams of completion models are not recorded, for LangChain asks no cache for them: use invoke, or a"

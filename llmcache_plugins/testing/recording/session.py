@@ -28,10 +28,11 @@ _ASKED = {
     f"{_MODELS}chat_models": (
         "BaseChatModel",
         ("_generate_with_cache", "_agenerate_with_cache", "stream", "astream"),
+        ("_chat_model_stream_v3", "_achat_model_stream_v3"),
     ),
-    f"{_MODELS}llms": ("BaseLLM", ("generate", "agenerate", "stream", "astream")),
+    f"{_MODELS}llms": ("BaseLLM", ("generate", "agenerate", "stream", "astream"), ()),
 }
-"""Of LangChain: what a call comes by, whichever model it is of."""
+"""Of LangChain: what a call comes by, whichever model it is of; then what only some versions have."""
 
 
 class Recording:
@@ -83,9 +84,9 @@ class Recording:
             self.arrange()
 
     def _wait_for_a_call(self, name: str) -> None:
-        kind_name, methods = _ASKED[name]
+        kind_name, methods, newer = _ASKED[name]
         kind = getattr(sys.modules[name], kind_name)
-        for method in methods:
+        for method in (*methods, *filter(kind.__dict__.__contains__, newer)):
             self._waiting.enter_context(replaced(kind, method, self._arranging(kind, method)))
 
     def _arranging(self, kind: type, name: str) -> Callable[..., Any]:
