@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Project", "Session", "frameworks"]
+__all__ = ["PROGRAM", "Project", "Session", "frameworks"]
 
 _PLUGINS = ("pytest_asyncio.plugin", "llmcache_plugins.testing.plugin")
-_PROGRAM = """
+PROGRAM = """
 import os, sys, pytest
 os.chdir({directory!r})
 sys.exit(pytest.main({arguments!r}))
 """
+"""A session of pytest as a program."""
 
 
 def frameworks(*modules: str) -> Warm:
@@ -63,7 +64,9 @@ class Project:
         self.directory = directory
         self._port = 0
         (directory / "test_models.py").write_text(textwrap.dedent(tests), "utf-8")
-        (directory / "pytest.ini").write_text("[pytest]\nfilterwarnings = ignore\n", "utf-8")
+        (directory / "pytest.ini").write_text(
+            "[pytest]\nasyncio_mode = auto\nfilterwarnings = ignore\n", "utf-8"
+        )
 
     def run(self, way: str, *arguments: str, warm: Warm | None = None) -> Session:
         """Run `pytest --llmcache=way` to its end, in a new process or a fork of a warm one."""
@@ -89,7 +92,7 @@ class Project:
         self, options: list[str], environment: dict[str, str], warm: Warm | None
     ) -> subprocess.CompletedProcess[str]:
         program = self.directory / "session.program"
-        program.write_text(_PROGRAM.format(directory=str(self.directory), arguments=options), "utf-8")
+        program.write_text(PROGRAM.format(directory=str(self.directory), arguments=options), "utf-8")
         if warm is not None:
             return warm.run(program, env=environment)
         return run(sys.executable, str(program), env=environment)

@@ -12,6 +12,7 @@ import pytest
 from command import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from recordings import PROGRAM
 from warm import Warm
 
 from llmcache_plugins import CassetteError, LLMCacheError
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["pytester"]
 
 PLUGINS = ("pytest_asyncio.plugin", "xdist.plugin", "llmcache_plugins.testing.plugin")
-PROGRAM = """
-import os, sys, pytest
-os.chdir({directory!r})
-sys.exit(pytest.main({arguments!r}))
-"""
 
 SHOP = """
 from pathlib import Path

@@ -33,13 +33,12 @@ def arranged(*, is_strict: bool) -> ExitStack:
     """Arrange it. What is returned ends it."""
     ending = ExitStack()
     host = LiteLLMCache.from_url("redis://recorded")
+    place = _Place(host)
     ending.callback(host.close)
-    if litellm.cache is None:
-        litellm.cache = host
-        ending.callback(_take_back, host)
-    ending.enter_context(
-        replaced(LLMCachingHandler, "__init__", _heeding_nothing(LLMCachingHandler.__init__))
-    )
+    ending.callback(place.give_back)
+    place.take()
+    initialise = _heeding_nothing(LLMCachingHandler.__init__, place)
+    ending.enter_context(replaced(LLMCachingHandler, "__init__", initialise))
     if is_strict:
         for names, made in ((_SYNC, _strict), (_ASYNC, _astrict)):
             name = next(name for name in names if hasattr(LLMCachingHandler, name))
@@ -48,13 +47,27 @@ def arranged(*, is_strict: bool) -> ExitStack:
     return ending
 
 
-def _take_back(host: LiteLLMCache) -> None:
-    if litellm.cache is host:
-        litellm.cache = None
+class _Place:
+    """`litellm.cache`, which is ours: the application's own of our kind, or the session's."""
+
+    def __init__(self, host: LiteLLMCache) -> None:
+        self._host = host
+        self._displaced: Any = None
+
+    def take(self) -> None:
+        """See to it that a call asks one of ours."""
+        if not isinstance(litellm.cache, LiteLLMCache):
+            self._displaced, litellm.cache = litellm.cache, self._host
+
+    def give_back(self) -> None:
+        """Leave what was there."""
+        if litellm.cache is self._host:
+            litellm.cache = self._displaced
 
 
-def _heeding_nothing(init: Callable[..., None]) -> Callable[..., None]:
+def _heeding_nothing(init: Callable[..., None], place: _Place) -> Callable[..., None]:
     def initialise(self: Any, *arguments: Any, **named: Any) -> None:
+        place.take()
         # The keywords of the very call: LiteLLM reads them again when it asks, and when it stores.
         keywords = named.get("request_kwargs", arguments[1] if len(arguments) > 1 else None)
         if isinstance(keywords, dict):
