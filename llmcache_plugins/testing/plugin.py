@@ -34,7 +34,7 @@ _PATIENCE = 2.0
 _UNUSED = "llmcache_unused"
 _SECTION = "llmcache: calls without a recorded answer"
 _deck_of = pytest.StashKey["Deck"]()
-_has_failed = pytest.StashKey[bool]()
+_has_passed = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -130,7 +130,7 @@ class _Session:
             self._decks.turn_to(None)
             deck = item.stash.get(_deck_of, None)
             if deck is not None:
-                self._decks.save(deck, passed=not item.stash.get(_has_failed, False))
+                self._decks.save(deck, passed=item.stash.get(_has_passed, False))
         return result
 
     @pytest.hookimpl(wrapper=True)
@@ -155,11 +155,11 @@ class _Session:
         deck = item.stash.get(_deck_of, None)
         if deck is None:
             return report
-        if report.failed:
-            item.stash[_has_failed] = True
-            if deck.missed:
-                report.sections.append((_SECTION, "\n".join(dict.fromkeys(deck.missed))))
-        if report.when == "teardown" and not item.stash.get(_has_failed, False) and self._wants_unused:
+        if report.when == "call":
+            item.stash[_has_passed] = report.passed
+        if report.failed and deck.missed:
+            report.sections.append((_SECTION, "\n".join(dict.fromkeys(deck.missed))))
+        if report.when == "teardown" and item.stash.get(_has_passed, False) and self._wants_unused:
             # Goes to the controller with the report.
             setattr(report, _UNUSED, {deck.shown: deck.unused()})
         return report
@@ -178,8 +178,12 @@ class _Session:
                     terminalreporter.line(f"{shown}: {answer}")
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        for error in self._decks.save_late():
-            session.config.issue_config_time_warning(pytest.PytestWarning(str(error)), stacklevel=2)
+        from llmcache_plugins.errors import CassetteError
+
+        try:
+            self._decks.close()
+        except CassetteError as error:
+            raise pytest.UsageError(str(error)) from error
 
     def pytest_unconfigure(self) -> None:
         self._recording.close()

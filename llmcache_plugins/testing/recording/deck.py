@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from threading import Condition
 from typing import TYPE_CHECKING
 
-from llmcache_plugins.errors import CassetteError
 from llmcache_plugins.testing.recording import cassette
 
 if TYPE_CHECKING:
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from llmcache_plugins.testing.recording.cassette import Place, Recorded, Tapes
 
 __all__ = ["Deck", "Decks", "Way"]
+
+
+_MOST_KEPT = 64
+"""Decks that answers may still be brought to, once their tests have ended."""
 
 
 class Way(enum.StrEnum):
@@ -142,7 +145,8 @@ class Decks:
         self.way = way
         self._rewrites = rewrites
         self._present: Deck | None = None
-        self._all: list[Deck] = []
+        self._opened = 0
+        self._kept: dict[int, Deck] = {}
 
     @property
     def present(self) -> Deck | None:
@@ -151,9 +155,12 @@ class Decks:
 
     def open(self, path: Path, *, shown: str, is_shared: bool = False) -> Deck:
         """Return a new deck. Raises `CassetteError`."""
-        number = len(self._all)
-        deck = Deck(path, shown=shown, number=number, is_shared=is_shared, rewrites=self._rewrites)
-        self._all.append(deck)
+        self._opened += 1
+        deck = Deck(path, shown=shown, number=self._opened, is_shared=is_shared, rewrites=self._rewrites)
+        self._kept[deck.number] = deck
+        if len(self._kept) > _MOST_KEPT:
+            oldest = min(number for number, one in self._kept.items() if one is not self._present)
+            self._save_late(self._kept.pop(oldest))
         return deck
 
     @contextmanager
@@ -171,23 +178,21 @@ class Decks:
 
     def numbered(self, number: int) -> Deck | None:
         """Return the deck of a number: who was sent while it was present brings the answer there."""
-        return self._all[number] if 0 <= number < len(self._all) else None
+        return self._kept.get(number)
 
     def save(self, deck: Deck, *, passed: bool = True) -> None:
         """Write what was recorded, if this session records. Raises `CassetteError`."""
         if self.way is Way.RECORD:
             deck.save(passed=passed)
 
-    def save_late(self) -> list[CassetteError]:
-        """Write what came after its test had ended; return what went wrong."""
-        failed = []
+    def close(self) -> None:
+        """Write what came after its test had ended. Raises `CassetteError`."""
+        for deck in self._kept.values():
+            self._save_late(deck)
+
+    def _save_late(self, deck: Deck) -> None:
         if self.way is Way.RECORD:
-            for deck in self._all:
-                try:
-                    deck.save_late()
-                except CassetteError as error:
-                    failed.append(error)
-        return failed
+            deck.save_late()
 
 
 def _described(place: Place, recorded: Recorded) -> str:

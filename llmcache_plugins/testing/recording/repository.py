@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["TapedRepository"]
 
 _FENCE = f"{1:016d}"
-_NO_DECK = f"{0:016d}"
 
 
 class TapedRepository(ResponseRepository):
@@ -207,7 +206,7 @@ class _TapedLeases(Leases):
         deck = self._decks.present
         if deck is not None:
             deck.send(token)
-        birth = _NO_DECK if deck is None else f"{deck.number + 1:016d}"
+        birth = f"{deck.number if deck is not None else 0:016d}"
         return Lease(token=token, fence=_FENCE, birth=birth, is_held=False, provenance=provenance)
 
     async def renew(self, key: CacheKey, lease: Lease) -> bool:
@@ -241,8 +240,9 @@ class _TapedLeases(Leases):
         yield Ear()
 
     def _deck_of(self, lease: Lease | None) -> Deck | None:
-        number = int(lease.birth) if lease is not None and lease.birth else None
-        return self._decks.present if number is None else self._decks.numbered(number - 1)
+        if lease is None or not lease.birth:
+            return self._decks.present
+        return self._decks.numbered(int(lease.birth))
 
 
 class _NoLedger(Ledger):
