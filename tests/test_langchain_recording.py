@@ -134,6 +134,28 @@ def miss_chat(model, way):
         WAYS[way](MODELS[model](), "what nobody has asked")
 
 
+class Fake:
+    @staticmethod
+    def chat():
+        from langchain_core.language_models import FakeListChatModel
+
+        return FakeListChatModel(responses=["one", "two"])
+
+    @staticmethod
+    def ask(model):
+        return [model.invoke("?").content, run(model.ainvoke("?")).content, model.invoke("?").content]
+
+
+def fake_that_is_recorded_goes_on():
+    assert Fake.ask(Fake.chat()) == ["one", "two", "one"]
+
+
+@pytest.mark.llmcache_off
+def fake_that_is_left_out_is_not_seen():
+    assert Fake.ask(Fake.chat()) == ["one", "two", "one"]
+    assert "".join(part.content for part in Fake.chat().stream("?")) == "one"
+
+
 def miss_structured():
     with pytest.raises(CacheMiss):
         structured().invoke("what nobody has asked")
@@ -182,6 +204,13 @@ def test_a_strict_miss_is_raised_and_no_model_is_called(project: Project, warm: 
     missed = project.run("strict", "-o", "python_functions=miss_*", warm=warm)
     assert missed.passed >= 47, missed
     assert missed.calls == 0
+
+
+def test_models_of_the_applications_own_keep_their_state(project: Project, warm: Warm):
+    done = project.run("replay", "-o", "python_functions=fake_*", warm=warm)
+    assert done.passed == 2, done
+    left_out = project.run("strict", "-o", "python_functions=fake_that_is_left_out*", warm=warm)
+    assert left_out.passed == 1, left_out
 
 
 def test_no_session_leaves_langchain_changed(tmp_path: Path, warm: Warm):

@@ -461,6 +461,29 @@ class TestCassettes:
 
 
 class TestAPluginThatIsNotUsed:
+    def test_a_test_may_leave_itself_out(self, shop: pytest.Pytester, run: Run):
+        shop.makepyfile(
+            test_shop="""
+            import pytest
+            from llmcache_plugins import CacheMiss, InferenceGateway, ResponseCache, ResponseRepository
+            from shop import Provider, gateway
+
+            @pytest.mark.llmcache_off
+            async def test_with_a_provider_of_its_own():
+                for expected in ("unavailable", "unavailable"):
+                    result = await gateway().resolve_detailed("?")
+                    assert result.outcome == expected
+                assert type(gateway().cache.repository) is ResponseRepository
+
+            async def test_after_it():
+                with pytest.raises(CacheMiss):
+                    await gateway().resolve("?")
+            """
+        )
+        run("strict", "--strict-markers").assert_outcomes(passed=2)
+        assert calls(shop) == 2
+        run(None, "--strict-markers", "-k", "own").assert_outcomes(passed=1, deselected=1)
+
     def test_pytest_finds_it_where_the_package_is_installed(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert project["entry-points"]["pytest11"] == {"llmcache": PLUGINS[-1]}

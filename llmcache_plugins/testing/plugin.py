@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _WAYS = ("record", "replay", "strict", "off")
 _NAME = "llmcache-recording"
+_OFF = "llmcache_off"
 _LONGEST_NAME = 100
 _PATIENCE = 2.0
 """Seconds that a test's end waits, when it is recorded, for answers that are still being stored."""
@@ -70,6 +71,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Begin, where that was not possible earlier."""
+    config.addinivalue_line("markers", f"{_OFF}: as if --llmcache were not given, for tests with fake models")
     _begin(config)
 
 
@@ -97,6 +99,7 @@ class _Session:
         self._config = config
         self._recording = recording
         self._decks = recording.decks
+        recording.begin()
 
     def pytest_report_header(self) -> str:
         return f"llmcache: {self._decks.way}"
@@ -104,6 +107,9 @@ class _Session:
     # No wrapper: who tears down what others have set up must find that done, though this may raise.
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if item.get_closest_marker(_OFF) is not None:
+            self._recording.end()
+            return
         self._recording.arrange()
         path = item.path.parent / "cassettes" / item.path.stem / f"{_file_name(item)}.json"
         deck = item.stash[_deck_of] = self._decks.open(path, shown=self._shown(path))
@@ -127,6 +133,9 @@ class _Session:
         try:
             result = yield
         finally:
+            if item.get_closest_marker(_OFF) is not None:
+                self._recording.end()  # done already, unless something else was in the way of its setup
+                self._recording.begin()
             self._decks.turn_to(None)
             deck = item.stash.get(_deck_of, None)
             if deck is not None:
@@ -186,7 +195,7 @@ class _Session:
             raise pytest.UsageError(str(error)) from error
 
     def pytest_unconfigure(self) -> None:
-        self._recording.close()
+        self._recording.end()
 
     @property
     def _wants_unused(self) -> bool:
@@ -204,7 +213,7 @@ class _Session:
             source = Path(inspect.getfile(inspect.unwrap(fixturedef.func)))
         except TypeError:
             return None
-        if not source.is_relative_to(self._config.rootpath):
+        if not source.is_relative_to(self._config.rootpath) or "site-packages" in source.parts:
             return None
         return source.parent / "cassettes" / source.stem / f"fixture-{fixturedef.argname}.json"
 

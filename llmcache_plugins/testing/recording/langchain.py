@@ -15,8 +15,8 @@ from langchain_core.caches import BaseCache
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.llms import BaseLLM
 
-from llmcache_plugins.adapters.langchain import LangChainCache, cached
-from llmcache_plugins.adapters.langchain.model import cached_part
+from llmcache_plugins.adapters.langchain import LangChainCache
+from llmcache_plugins.adapters.langchain.model import asking, cached_part
 from llmcache_plugins.errors import CacheMiss
 from llmcache_plugins.testing.recording.patching import replaced
 
@@ -66,22 +66,22 @@ def _chat_methods(host: LangChainCache, *, is_strict: bool) -> dict[str, Any]:
     def generate(self: BaseChatModel, *arguments: Any, **named: Any) -> Any:
         if is_ours(self) or _asks_us(self, host):
             return whole(self, *arguments, **named)
-        return cached(self, host)._generate_with_cache(*arguments, **named)
+        return asking(self, host)._generate_with_cache(*arguments, **named)
 
     async def agenerate(self: BaseChatModel, *arguments: Any, **named: Any) -> Any:
         if is_ours(self) or _asks_us(self, host):
             return await awhole(self, *arguments, **named)
-        return await cached(self, host)._agenerate_with_cache(*arguments, **named)
+        return await asking(self, host)._agenerate_with_cache(*arguments, **named)
 
     def stream(self: BaseChatModel, *arguments: Any, **named: Any) -> Iterator[Any]:
         if is_ours(self):
             return in_chunks(self, *arguments, **named)
-        return cached(self, host).stream(*arguments, **named)
+        return asking(self, host).stream(*arguments, **named)
 
     def astream(self: BaseChatModel, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
         if is_ours(self):
             return ain_chunks(self, *arguments, **named)
-        return cached(self, host).astream(*arguments, **named)
+        return asking(self, host).astream(*arguments, **named)
 
     return {
         "_generate_with_cache": generate,
@@ -100,7 +100,7 @@ def _of_events(name: str, host: LangChainCache, is_strict: bool) -> Callable[...
             raise CacheMiss(_NO_EVENTS)
         if cached_part(self) is not None:
             return before(self, *arguments, **named)
-        return getattr(cached(self, host), name)(*arguments, **named)
+        return getattr(asking(self, host), name)(*arguments, **named)
 
     return events
 
@@ -109,14 +109,14 @@ def _completion_methods(host: LangChainCache, *, is_strict: bool) -> dict[str, A
     whole, awhole = BaseLLM.generate, BaseLLM.agenerate
     in_chunks, ain_chunks = BaseLLM.stream, BaseLLM.astream
 
-    def asking(model: BaseLLM) -> BaseLLM:
+    def asking_us(model: BaseLLM) -> BaseLLM:
         return model if _asks_us(model, host) else model.model_copy(update={"cache": host})
 
     def generate(self: BaseLLM, *arguments: Any, **named: Any) -> Any:
-        return whole(asking(self), *arguments, **named)
+        return whole(asking_us(self), *arguments, **named)
 
     async def agenerate(self: BaseLLM, *arguments: Any, **named: Any) -> Any:
-        return await awhole(asking(self), *arguments, **named)
+        return await awhole(asking_us(self), *arguments, **named)
 
     def stream(self: BaseLLM, *arguments: Any, **named: Any) -> Iterator[Any]:
         if is_strict and type(self)._stream is not BaseLLM._stream:

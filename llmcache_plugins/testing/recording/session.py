@@ -36,14 +36,17 @@ _ASKED = {
 
 
 class Recording:
-    """One session. `decks` are its own."""
+    """One session, from `begin` to `end`; it may begin again. `decks` are its own."""
 
     def __init__(self, way: Way, *, rewrites: bool = False) -> None:
         self.decks = Decks(way, rewrites=rewrites)
         self._lock = RLock()
         self._ending = ExitStack()
-        self._waiting = self._ending.enter_context(ExitStack())
         self._arranged: set[str] = set()
+
+    def begin(self) -> None:
+        """Take the place of all servers, and arrange the frameworks, now or when they are imported."""
+        self._waiting = self._ending.enter_context(ExitStack())
         take_the_place(TapeDeck(self.decks))
         self._ending.callback(take_the_place, None)
         watched = ["litellm", f"{_ADAPTERS}litellm", f"{_ADAPTERS}langchain", *_ASKED]
@@ -61,9 +64,10 @@ class Recording:
                 self._waiting.close()
                 self._once("langchain", _langchain)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Take all back."""
         self._ending.close()
+        self._arranged.clear()
 
     def _once(self, framework: str, arrange: Callable[[bool], ExitStack]) -> None:
         if framework not in self._arranged:
