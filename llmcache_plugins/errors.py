@@ -6,6 +6,7 @@
     |-- UnstorableAnswer            an answer no codec can give back unchanged
     |-- CorruptEntry                stored bytes that are not an entry of ours
     |-- CacheMiss                   mode="read_only" found no answer
+    |-- CassetteError               a file of recorded answers that cannot be read or written
     |-- WaitTimeout                 no answer within wait_timeout, and on_wait_timeout="raise"
     |-- SharedProviderError         the provider's error to the same request of another caller
     |-- StreamInterrupted           a shared stream ended without its end
@@ -62,6 +63,10 @@ class CorruptEntry(LLMCacheError):
 
 class CacheMiss(LLMCacheError, LookupError):
     """`mode="read_only"` found no answer, and nobody who is fetching one."""
+
+
+class CassetteError(LLMCacheError):
+    """A file of recorded answers cannot be read or written; the message names it and says what to do."""
 
 
 class WaitTimeout(LLMCacheError, TimeoutError):

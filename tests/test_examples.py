@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import ROOT, run
+from recordings import PROGRAM
 from warm import Warm
 
 from llmcache_plugins import CacheSignatureEngine
@@ -42,9 +44,9 @@ CALLS = {
     "warm_cache": (3, 0),
 }
 """What reaches the provider when an example is run, and when it is run again."""
-LOADED = {"asgi_app", "litellm_proxy_cache"}
-"""No programs. uvicorn loads the one in test_asgi.py; the other is loaded here as by LiteLLM's proxy, and
-by the proxy in test_litellm_proxy.py."""
+LOADED = {"asgi_app", "litellm_proxy_cache", "test_recorded"}
+"""No programs. uvicorn loads the one in test_asgi.py; the second is loaded here as by LiteLLM's proxy, and
+by the proxy in test_litellm_proxy.py; the third by pytest, below."""
 SLOW = {"langchain_stream": 1.0, "litellm_stream": 0.5, "litellm_sync": 0.5}
 """Seconds of an answer, so that a second caller finds the first one's call under way."""
 
@@ -85,6 +87,29 @@ async def test_an_example_prints_what_its_comments_say(name, cache_home, framewo
 
     assert re.split(r"Run again within an? \w+:\s", told) == printed
     assert tuple(calls) == CALLS[name]
+
+
+@pytest.mark.timeout(240)
+def test_all_of_them_run_from_recorded_answers_without_a_provider(tmp_path, frameworks):
+    # As with no configuration at all: this project's is for other plugins too.
+    options = ["-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider", "--tb=short", "-q"]
+    options += ["-p", "llmcache_plugins.testing.plugin", "--llmcache=strict", "--llmcache-unused"]
+    options += [str(EXAMPLES)]
+    program = tmp_path / "session.program"
+    program.write_text(PROGRAM.format(directory=str(tmp_path), arguments=options), "utf-8")
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        # Where no server could be started.
+        "XDG_CACHE_HOME": "/dev/null/nowhere",
+    }
+
+    done = frameworks.run(program, env=environment)
+
+    again = "record them again, if a framework asks in another way than before: tests/record_examples.py"
+    assert done.returncode == 0, f"{again}\n{done.stdout}{done.stderr}"
+    assert f"{len(CALLS)} passed" in done.stdout
+    assert "not used" not in done.stdout
 
 
 def test_every_example_is_run():

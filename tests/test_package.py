@@ -34,12 +34,23 @@ def run(code: str) -> str:
 
 
 def test_importing_the_package_imports_no_framework():
-    loaded = run("import sys, llmcache_plugins; print(*{name.split('.')[0] for name in sys.modules})").split()
+    code = (
+        "import sys; from llmcache_plugins import ResponseCache, InferenceGateway, CachePolicy, OpenTelemetry"
+    )
+    loaded = run(f"{code}; print(*{{name.split('.')[0] for name in sys.modules}})").split()
+    assert "redis" in loaded
     assert not set(FRAMEWORKS) & set(loaded)
 
 
-def test_importing_the_package_compiles_no_rule():
+def test_importing_the_package_brings_nothing_else_of_it():
     loaded = run("import sys, llmcache_plugins; print(*sys.modules)").split()
+    assert not {name for name in loaded if name.startswith("llmcache_plugins.")}
+    assert "redis" not in loaded
+
+
+def test_using_the_package_compiles_no_rule():
+    loaded = run("import sys; from llmcache_plugins import ResponseCache; print(*sys.modules)").split()
+    assert "llmcache_plugins.repository" in loaded
     assert "llmcache_plugins.normalize.builtin" not in loaded
 
 

@@ -26,6 +26,7 @@ from llmcache_plugins.cache.held import is_held
 from llmcache_plugins.cache.intake import Declined, Intake, Late
 from llmcache_plugins.cache.job import CallJob, Job, StreamJob
 from llmcache_plugins.cache.shelf import Shelf
+from llmcache_plugins.cache.standing_in import in_its_place, make_repository, stand_in
 from llmcache_plugins.cache.streams import Report, Streamer
 from llmcache_plugins.cache.terms import chooser_of, tags_of
 from llmcache_plugins.config import CacheConfig, CacheSettings
@@ -34,7 +35,6 @@ from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.loops import PerLoop, Tasks
 from llmcache_plugins.models import Mode, Outcome, Resolution
 from llmcache_plugins.prices import Prices
-from llmcache_plugins.repository import ResponseRepository
 from llmcache_plugins.telemetry import Face, Stats, Telemetry
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from llmcache_plugins.models import Invalidation, Lease
     from llmcache_plugins.policy import CachePolicy, Chooser
     from llmcache_plugins.prices import Price, PriceTable
+    from llmcache_plugins.repository import ResponseRepository
     from llmcache_plugins.savings import Savings
     from llmcache_plugins.semantic import SemanticCacheLayer
     from llmcache_plugins.signature import Unsigned
@@ -77,10 +78,10 @@ class ResponseCache:
         semantic: SemanticCacheLayer | None = None,
         prices: Mapping[str, Price] | PriceTable | None = None,
     ) -> None:
-        self.repository = repository
+        self.repository = repository = in_its_place(repository)
         self.config = repository.config
         self.policy = chooser_of(policy, default_ttl=repository.default_ttl)
-        self.semantic = semantic
+        self.semantic = semantic = semantic if stand_in() is None else None
         self._telemetry = repository.telemetry
         self.prices = Prices(prices)
         self._accounts = Accounts(repository, self.prices)
@@ -112,7 +113,7 @@ class ResponseCache:
         `CacheConfig`. Opens nothing yet. Raises `ConfigError` for what cannot work.
         """
         config = CacheConfig(**settings)
-        repository = ResponseRepository(url, config=config, telemetry=Telemetry(observers))
+        repository = make_repository(url, config=config, telemetry=Telemetry(observers))
         return cls(repository, policy=policy, semantic=semantic, prices=prices)
 
     # -- answering -------------------------------------------------------------------------------------
@@ -231,6 +232,7 @@ class ResponseCache:
         request: Callable[[], Any] | None = None,
         whole: Callable[[], Any] | None = None,
         may_wait: bool = True,
+        may_lead: bool = True,
         live: StreamCodec | None = None,
         face: Face = Face.CACHE,
         **options: Unpack[CallOptions],
@@ -238,7 +240,8 @@ class ResponseCache:
         """Return the answer, or the errand to bring it: for frameworks that call the provider themselves.
 
         Whoever gets an `Errand` calls, and then says `fulfil(answer)` or `abandon(error)`; until then, at
-        most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing.
+        most `max_lead` seconds, the others wait, unless they may not. None: call, and bring nothing; so it is
+        for who may not lead and finds no answer.
         `query` may be its `CacheKey`, here and in `put`; then `request` says what the policy is shown, and
         `whole` all that the key was made of, for the semantic layer.
 
@@ -258,7 +261,7 @@ class ResponseCache:
                 self._accounts.resolved(nothing, face=face, started=started)
                 return None
             found: Resolution | Errand | None
-            if job.is_not_stored:
+            if job.is_not_stored or not (may_lead or job.mode is Mode.READ_ONLY):
                 found = await self._errands.read(job)
             else:
                 found = await self._errands.run(

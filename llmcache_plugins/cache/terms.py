@@ -1,4 +1,7 @@
-"""What the options of one call come to, with the cache's own where it says nothing. Pure."""
+"""What the options of one call come to, with the cache's own where it says nothing. Pure.
+
+Whoever stands in for the server has the last word: see `standing_in`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmcache_plugins.cache.options import CallOptions
+from llmcache_plugins.cache.standing_in import stand_in
 from llmcache_plugins.config import CacheConfig, check_version
 from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.keys import encode_name
@@ -48,10 +52,11 @@ class TermsReader:
     def __init__(self, config: CacheConfig, policy: Chooser) -> None:
         self._config = config
         self._policy = policy
-        self._mode = Mode(config.mode)
+        self._stand_in = stand_in()
+        self._mode = self._played(Mode(config.mode))
         self._usual: Terms | None = None
         if isinstance(policy, CachePolicy) and not policy.jitter:
-            self._usual = Terms(policy=policy, ttl=policy.ttl, mode=self._mode)
+            self._usual = self._adapted(Terms(policy=policy, ttl=policy.ttl, mode=self._mode))
         self.only_keys_count = self._usual is not None and _asks_for_keys_only(self._usual)
         """Whether calls without options may have whatever fresh answer their key has."""
 
@@ -77,7 +82,7 @@ class TermsReader:
             known = ", ".join(sorted(CallOptions.__optional_keys__))
             raise TypeError(f"unknown option {min(unknown)!r}; a call takes {known}")
         max_age = options.get("max_age")
-        return Terms(
+        terms = Terms(
             policy=policy,
             ttl=effective_ttl(policy, options.get("ttl")),
             mode=self.mode_of(options),
@@ -86,12 +91,13 @@ class TermsReader:
             versions=_versions_of(options),
             max_age=None if max_age is None else check_ttl(max_age, name="max_age"),
         )
+        return self._adapted(terms)
 
     def mode_of(self, options: CallOptions) -> Mode:
         """Return the mode of a call. Raises `ConfigError`."""
         mode = options.get("mode")
         try:
-            return self._mode if mode is None else Mode(mode)
+            return self._mode if mode is None else self._played(Mode(mode))
         except ValueError:
             raise ConfigError(f"mode is one of {', '.join(Mode)}, not {mode!r}") from None
 
@@ -102,6 +108,12 @@ class TermsReader:
         if namespace is not None:
             encode_name(namespace)
         return namespace
+
+    def _played(self, mode: Mode) -> Mode:
+        return mode if self._stand_in is None else self._stand_in.mode(mode)
+
+    def _adapted(self, terms: Terms) -> Terms:
+        return terms if self._stand_in is None else self._stand_in.terms(terms)
 
     def _chosen(self, request: Callable[[], Any], model: str | None) -> CachePolicy:
         if isinstance(self._policy, CachePolicy):

@@ -177,10 +177,12 @@ class ProviderServer:
     """The stand-in. Use it with `async with`; it belongs to the event loop that entered it.
 
     `median_seconds` is the median of an answer's duration (0: at once), `seed` makes the delays
-    repeatable. Entering binds a free port on loopback; leaving ends hanging answers and closes it.
+    repeatable. Entering binds `port` on loopback, 0 for a free one; leaving ends hanging answers and closes
+    it. An address is part of what makes two requests equal: who records answers wants the same each time.
     """
 
-    def __init__(self, *, median_seconds: float = 0.0, seed: int = 7) -> None:
+    def __init__(self, *, median_seconds: float = 0.0, seed: int = 7, port: int = 0) -> None:
+        self._port = port
         self.median_seconds = median_seconds
         self._rng = random.Random(seed)  # noqa: S311 - repeatable delays, no secrets
         self._counters = _Counters()
@@ -275,7 +277,7 @@ class ProviderServer:
         # handler_cancellation: a client that hangs up must end the call here too, as it does at providers.
         self._runner = web.AppRunner(self._application(), handler_cancellation=True, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
         return self

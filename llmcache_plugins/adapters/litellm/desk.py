@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.adapters.litellm.controls import Rules
     from llmcache_plugins.answers import StreamCodec
-    from llmcache_plugins.cache import CallOptions, ResponseCache
+    from llmcache_plugins.cache import ResponseCache
     from llmcache_plugins.models import Lease
 
 __all__ = ["Desk"]
@@ -148,7 +148,7 @@ class Desk:
         # A call that asks again while it is under way, through another of LiteLLM's functions, waits for
         # itself; so does one that will ask for the same with the next model at hand.
         leads = plan.may_lead and not self.calls.is_open(call_id)
-        asking = self._ask(plan, plan.options, may_wait=may_wait, live=live) if leads else self._read(plan)
+        asking = self._ask(plan, may_wait=may_wait, live=live) if leads else self._read(plan)
         found = await asking
         if not isinstance(found, Resolution):
             errand = found if isinstance(found, Errand) else None
@@ -156,21 +156,22 @@ class Desk:
         return found
 
     async def _read(self, plan: Plan) -> Resolution | Errand | None:
-        return await self._ask(plan, {**plan.options, "ttl": 0.0}, may_wait=False)
+        return await self._ask(plan, may_wait=False, may_lead=False)
 
     async def _ask(
-        self, plan: Plan, options: CallOptions, *, may_wait: bool, live: StreamCodec | None = None
+        self, plan: Plan, *, may_wait: bool, may_lead: bool = True, live: StreamCodec | None = None
     ) -> Resolution | Errand | None:
-        refreshes = options.get("mode") == Mode.REFRESH
+        refreshes = plan.options.get("mode") == Mode.REFRESH
         return await self._cache.acquire(
             plan.key,
             codec=plan.codec,
             may_wait=may_wait and not refreshes,
+            may_lead=may_lead,
             live=live,
             request=plan.request,
             whole=plan.request,
             face=Face.LITELLM,
-            **options,
+            **plan.options,
         )
 
     def _plan_of(self, arguments: Mapping[str, Any]) -> Plan | Bypass | Draft:
