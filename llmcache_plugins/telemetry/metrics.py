@@ -51,7 +51,7 @@ OTHER_MODEL: Final = "_OTHER"
 """OpenTelemetry's word for a value outside of a closed set."""
 MOST_MODELS: Final = 100
 _MOST_PLACES = 1000
-_LISTEN_EVERY = 1.0
+_LISTEN_EVERY = 0.1
 """Seconds after which a provider that was set meanwhile is seen."""
 _STATES = {Measured, BreakerChanged}
 """What is to be known to a provider that comes later."""

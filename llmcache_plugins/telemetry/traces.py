@@ -40,7 +40,7 @@ __all__ = ["NO_SPAN", "StreamSpan", "Traces"]
 _log = logging.getLogger("llmcache_plugins")
 
 _NAME = "llmcache.resolve"
-LISTEN_EVERY = 1.0
+LISTEN_EVERY = 0.1
 """Seconds after which a provider that was set meanwhile is seen."""
 _current: ContextVar[Span | None] = ContextVar("llmcache_span", default=None)
 
