@@ -22,6 +22,7 @@ import pytest
 import pytest_asyncio
 from command import environment
 from servers import Cluster, Server, redis_cluster, redis_search_server, redis_server, valkey_server
+from warm import Warm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -55,6 +56,13 @@ def _searching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def frameworks() -> Iterator[Warm]:
+    """Return a process that has imported the frameworks, for programs that would each wait for them."""
+    with Warm("langchain.agents", "langchain_openai", "langgraph.graph", "litellm") as process:
+        yield process
 
 
 @pytest_asyncio.fixture

@@ -9,20 +9,15 @@ import re
 import sys
 import tomllib
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pytest
 from command import ROOT, run
 from recordings import PROGRAM
-from warm import Warm
 
 from llmcache_plugins import CacheSignatureEngine
 from llmcache_plugins.cli.load.questions import load_questions
 from llmcache_plugins.repository.embedded import EmbeddedServer
 from llmcache_plugins.testing.provider_server import ProviderServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EXAMPLES = ROOT / "examples"
 QUESTIONS = EXAMPLES / "questions.jsonl"
@@ -57,12 +52,6 @@ SLOW = {"langchain_stream": 1.0, "litellm_stream": 0.5, "litellm_sync": 0.5}
 def cache_home(tmp_path):
     yield tmp_path
     EmbeddedServer(tmp_path / "llmcache" / "server").stop()
-
-
-@pytest.fixture(scope="module")
-def frameworks() -> Iterator[Warm]:
-    with Warm("langchain.agents", "langchain_openai", "langgraph.graph", "litellm") as warm:
-        yield warm
 
 
 @pytest.mark.timeout(240)  # the first one waits for the imports
