@@ -1,4 +1,4 @@
-"""The sessions of a contributor: `nox -s tests`, `lint`, `types`, `benchmarks`, `wheel`.
+"""The sessions of a contributor: `nox -s tests`, `lint`, `types`, `docs`, `benchmarks`, `wheel`.
 
 Every session makes its own environment with uv, from the dependency groups in pyproject.toml. What follows
 `--` goes to the tool: `nox -s tests -- -k signature`.
@@ -73,6 +73,14 @@ def types(session: nox.Session) -> None:
     """Check the types."""
     session.install("--editable", ".", "--group", "lint", "--group", "test")
     session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/site; `-- serve` shows it while it is written."""
+    session.install("--editable", ".", "--group", "docs")
+    verb = session.posargs or ["build", "--strict"]
+    session.run("mkdocs", *verb, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
