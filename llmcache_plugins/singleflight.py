@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from llmcache_plugins.loops import PerLoop
@@ -21,6 +22,8 @@ __all__ = ["Flight", "Flights", "GaveUp"]
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
 
+_TURNS = 4
+"""Of the loop, in which a task has dealt with a timeout of its own that has fired."""
 _LET_GO = 0.25
 """Seconds the last caller waits for its cancelled flight to give up its lease."""
 
@@ -161,15 +164,28 @@ class Flights(Generic[K, T]):
             return
         # Out of the map first: nobody may join a flight that is going down.
         _take_out(flights, flight)
-        # A loop that shuts down has cancelled it already: a second time would cut its cleaning up.
-        if not flight.task.cancelling():
-            flight.task.cancel()
+        _cancel(flight.task, turns=_TURNS)
         await asyncio.wait((flight.task,), timeout=_LET_GO)
 
 
 def _take_out(flights: dict[Hashable, Flight[Any]], flight: Flight[Any]) -> None:
     if flights.get(flight.key) is flight:
         del flights[flight.key]
+
+
+def _cancel(task: asyncio.Task[Any], *, turns: int) -> None:
+    """Cancel a task that nobody else has cancelled.
+
+    A loop that shuts down has cancelled it already: a second time would cut its cleaning up. But so has a
+    timeout inside the task that has just fired, with which the task deals in a moment, and goes on: so this
+    looks again for some turns of the loop.
+    """
+    if task.done():
+        return
+    if not task.cancelling():
+        task.cancel()
+    elif turns:
+        asyncio.get_running_loop().call_soon(partial(_cancel, task, turns=turns - 1))
 
 
 def _is_cancelled(task: asyncio.Task[Any] | None) -> bool:

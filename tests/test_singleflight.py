@@ -22,6 +22,7 @@ from waiting import wait_until, wait_until_async
 
 from llmcache_plugins import InferenceGateway, Outcome, ResponseCache
 from llmcache_plugins.loops import PerLoop
+from llmcache_plugins.singleflight import Flights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
@@ -966,3 +967,31 @@ class TestProcesses:
         _, err = child.process.communicate(timeout=20)
         assert child.process.returncode == 0, err
         assert all(line.startswith("the ") for line in complaints_of(err)), err
+
+
+async def test_who_leaves_as_a_timeout_of_the_flight_fires_still_ends_it():
+    """A task that a timeout of its own has cancelled looks cancelled, and goes on a moment later.
+
+    1. the last caller is cancelled; 2. a timeout inside the flight fires; 3. the caller leaves; 4. the flight
+    deals with its timeout, and would go on for ever.
+    """
+    flights: Flights[str, None] = Flights()
+    limits: asyncio.Queue[asyncio.Timeout] = asyncio.Queue()
+    others = asyncio.all_tasks()
+
+    async def work() -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None) as limit:
+                    limits.put_nowait(limit)
+                    await asyncio.Event().wait()
+
+    caller = asyncio.create_task(flights.join("key", work))
+    limit = await limits.get()
+    loop = asyncio.get_running_loop()
+    loop.call_soon(caller.cancel)
+    limit.reschedule(0.0)
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert flights.count() == 0
+    assert asyncio.all_tasks() == others
