@@ -14,6 +14,8 @@ import pytest
 from llmcache_plugins.testing.provider_server import ProviderServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from servers import Server
 
 ROOT = Path(__file__).parent.parent
@@ -80,3 +82,13 @@ def stop_embedded(cache_home: Path) -> None:
 def test_both_commands_stand_in_the_readme_once():
     for marker in ("<!-- demo command -->", "<!-- test command -->"):
         assert README.count(marker) == 1
+
+
+def test_the_first_screen_s_saved_dollars_are_what_its_command_says(
+    called: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+):
+    command, said = re.findall(r"^\$ llmcache (estimate .*)\n(.*)$", README, re.MULTILINE)[0]
+    monkeypatch.chdir(ROOT)
+    code, out, _ = called(*command.split())
+    assert (code, out.splitlines()[0]) == (0, said)
+    assert README[: README.index(said)].count("\n") < 40
