@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browser import look_at
 from command import llmcache
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from llmcache_plugins.models import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from servers import Server
 
@@ -29,16 +31,22 @@ SMALL = ("--calls", "120", "--questions", "20", "--median", "0.02", "--json")
 
 
 class TestTheCommand:
-    @pytest.mark.parametrize("face", ["gateway", "langchain", "litellm"])
+    # Importing LiteLLM takes seconds, in each process, on each side.
+    @pytest.mark.parametrize(
+        ("face", "processes", "compares"),
+        [("gateway", 2, True), ("langchain", 2, False), ("litellm", 1, False)],
+    )
     def test_each_question_is_paid_for_once_whatever_the_face_and_the_processes(
-        self, valkey: Server, face: str
+        self, valkey: Server, face: str, processes: int, compares: bool
     ):
-        ended = llmcache("bench", "--url", valkey.url, "--face", face, "--processes", "2", *SMALL)
+        options = ["--face", face, "--processes", str(processes), *([] if compares else ["--no-baseline"])]
+        ended = llmcache("bench", "--url", valkey.url, *options, *SMALL)
         assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
         said = json.loads(ended.stdout)
         distinct, cached = said["load"]["distinct"], said["cached"]
         assert 1 < distinct <= 20
-        assert (said["without"]["calls"], said["without"]["provider_calls"]) == (120, 120)
+        if compares:
+            assert (said["without"]["calls"], said["without"]["provider_calls"]) == (120, 120)
         assert (cached["calls"], cached["provider_calls"]) == (120, distinct)
         assert cached["hit_rate"] == pytest.approx(1 - distinct / 120)
         assert sum(cached["outcomes"].values()) == 120
@@ -77,6 +85,21 @@ class TestTheCommand:
         assert code == 2
         assert "llmcache bench:" in err
         assert "hush" not in err
+
+    def test_a_browser_shows_the_report(self, called: Called, valkey: Server, tmp_path: Path):
+        report = tmp_path / "out.html"
+        options = ("--url", valkey.url, "--no-baseline", "--report", str(report))
+        code, out, _ = called("bench", *options, *SMALL)
+        seen = look_at(report, tmp_path)
+        assert code == 0
+        assert (seen.console, seen.asked_for) == ([], [])
+        assert f"{json.loads(out)['cached']['hit_rate']:.1%}" in seen.dom
+        assert seen.dom.count("</svg>") == 5
+
+    def test_a_report_that_cannot_be_written_is_said_before_the_load(self, called: Called, tmp_path: Path):
+        code, _, err = called("bench", "--report", str(tmp_path / "no" / "out.html"), *SMALL)
+        assert code == 2
+        assert "cannot be written" in err
 
     def test_a_real_provider_needs_a_key(self, called: Called, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)

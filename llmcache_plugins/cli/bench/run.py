@@ -82,6 +82,7 @@ async def run_bench(plan: Plan, *, say: Callable[[str], None]) -> Report:
     numbers = _numbers(plan)
     distinct = len({number for some in numbers for number in some})
     namespace = f"llmcache-bench-{secrets.token_hex(6)}"
+    await count_commands(plan.url)  # a server that is not there is better known before the load than after it
     async with open_source(plan.api, median_seconds=plan.median_seconds) as source:
         without = None
         if plan.compares:
