@@ -61,7 +61,7 @@ keeps_streams = pytest.mark.skipif(
     reason="no stream of such a LiteLLM is kept",
 )
 START_SECONDS = 200.0
-MAX_LEAD = 20.0
+MAX_LEAD = 12.0
 """Instead of 120 s, so that a test sees its end."""
 
 

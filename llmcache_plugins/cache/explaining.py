@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llmcache_plugins.cache.intake import Intake
-    from llmcache_plugins.cache.options import CallOptions
-    from llmcache_plugins.cache.terms import Terms
+    from llmcache_plugins.cache.options import CallOptions, Terms
     from llmcache_plugins.models import Entry, Found
     from llmcache_plugins.repository import ResponseRepository
     from llmcache_plugins.signature import Leaves

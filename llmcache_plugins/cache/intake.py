@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from llmcache_plugins.cache.job import Asked, Job
-from llmcache_plugins.cache.terms import NoPolicy, Terms, TermsReader
+from llmcache_plugins.cache.terms import NoPolicy, TermsReader
 from llmcache_plugins.errors import CacheMiss, ConfigError, SignatureError
 from llmcache_plugins.keys import CacheKey
 from llmcache_plugins.models import UNKNOWN, Mode, Provenance
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.answers import AnswerCodec
     from llmcache_plugins.cache.alike import Alike
-    from llmcache_plugins.cache.options import CallOptions
+    from llmcache_plugins.cache.options import CallOptions, Terms
     from llmcache_plugins.config import CacheConfig
     from llmcache_plugins.policy import CachePolicy, Chooser
     from llmcache_plugins.signature import Anatomy, Leaves

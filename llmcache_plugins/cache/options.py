@@ -1,16 +1,18 @@
-"""What one call may say about how it is cached; the same for every face."""
+"""What one call may say about how it is cached, the same for every face; and what that comes to."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
+import msgspec
+
+from llmcache_plugins.models import Mode
+from llmcache_plugins.policy import CachePolicy
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llmcache_plugins.models import Mode
-    from llmcache_plugins.policy import CachePolicy
-
-__all__ = ["CallOptions"]
+__all__ = ["CallOptions", "Terms"]
 
 
 class CallOptions(TypedDict, total=False):
@@ -34,3 +36,15 @@ class CallOptions(TypedDict, total=False):
     """Part of the key: of the data that the answer is made from."""
     mode: Mode | str | None
     """"default"; "refresh": call, then replace; "read_only": a miss raises `CacheMiss`; "off": only call."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How one call is cached. `namespace` None is the cache's own, `versions` are the call's."""
+
+    policy: CachePolicy
+    ttl: float
+    mode: Mode
+    namespace: str | None = None
+    tags: tuple[str, ...] = ()
+    versions: dict[str, str | int] | None = None
+    max_age: float | None = None

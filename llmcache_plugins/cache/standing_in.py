@@ -12,7 +12,7 @@ from llmcache_plugins.repository import ResponseRepository
 from llmcache_plugins.repository.urls import parse_url
 
 if TYPE_CHECKING:
-    from llmcache_plugins.cache.terms import Terms
+    from llmcache_plugins.cache.options import Terms
     from llmcache_plugins.config import CacheConfig
     from llmcache_plugins.models import Mode
     from llmcache_plugins.telemetry import Telemetry

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from llmcache_plugins.cache.options import CallOptions
+from llmcache_plugins.cache.options import CallOptions, Terms
 from llmcache_plugins.cache.standing_in import stand_in
 from llmcache_plugins.config import CacheConfig, check_version
 from llmcache_plugins.errors import ConfigError
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     from llmcache_plugins.policy import Chooser
 
-__all__ = ["NoPolicy", "Terms", "TermsReader"]
+__all__ = ["NoPolicy", "TermsReader", "chooser_of", "tags_of"]
 
 MOST_TAGS = 64
 """Each is looked at when an entry is judged."""
@@ -32,18 +30,6 @@ _VERSIONS = ("prompt_version", "data_version")
 
 class NoPolicy(Exception):
     """What was to choose the policy failed."""
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """How one call is cached. `namespace` None is the cache's own, `versions` are the call's."""
-
-    policy: CachePolicy
-    ttl: float
-    mode: Mode
-    namespace: str | None = None
-    tags: tuple[str, ...] = ()
-    versions: dict[str, str | int] | None = None
-    max_age: float | None = None
 
 
 class TermsReader:

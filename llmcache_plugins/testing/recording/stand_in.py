@@ -18,7 +18,7 @@ from llmcache_plugins.testing.recording.deck import Way
 from llmcache_plugins.testing.recording.repository import TapedRepository
 
 if TYPE_CHECKING:
-    from llmcache_plugins.cache.terms import Terms
+    from llmcache_plugins.cache.options import Terms
     from llmcache_plugins.config import CacheConfig
     from llmcache_plugins.policy import CachePolicy
     from llmcache_plugins.repository import ResponseRepository
