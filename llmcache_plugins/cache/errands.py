@@ -170,7 +170,13 @@ class Errands:
         await self._flights.aclose()
 
     async def run(
-        self, job: Job, *, tasks: PerLoop[Tasks], may_wait: bool, live: StreamCodec | None, report: Report
+        self,
+        job: Job,
+        *,
+        tasks: PerLoop[Tasks],
+        may_wait: bool,
+        live: StreamCodec | None = None,
+        report: Report | None = None,
     ) -> Resolution | Errand:
         """Return the answer, or the errand to bring it. Raises `CacheMiss` in mode "read_only" only.
 
@@ -213,7 +219,7 @@ class Errands:
         since: float,
         may_wait: bool,
         live: StreamCodec | None,
-        report: Report,
+        report: Report | None,
     ) -> Resolution | Errand:
         shares = job.policy.coalesce and job.mode is not Mode.REFRESH
         may_wait = may_wait and shares and not is_held()
@@ -228,7 +234,7 @@ class Errands:
                 break
             landing, led = ended
             if landing is None:
-                if live is not None and errand.overtaken.done():
+                if live is not None and report is not None and errand.overtaken.done():
                     chunks = await self._streams.follow(job, live, report, tasks=tasks)
                     if chunks is not None:
                         return resolutions.of_coalesced(job.key, chunks)

@@ -249,7 +249,7 @@ class ResponseCache:
         asynchronous generator of its chunks, as that codec makes them: from the first on, as they come. It
         raises `StreamInterrupted` when the stream breaks off; leave it by its `aclose`, or drop it.
         """
-        started, report = monotonic(), Report()
+        started, report = monotonic(), None if live is None else Report()
         with self._telemetry.span():
             job = self._intake.take(
                 query, Job, codec=codec, options=options, scope=scope, request=request, whole=whole
@@ -267,7 +267,7 @@ class ResponseCache:
                 found = await self._errands.run(
                     job, tasks=self._tasks, may_wait=may_wait, live=live, report=report
                 )
-            if isinstance(found, Resolution) and isinstance(found.answer, AsyncGenerator):
+            if report and isinstance(found, Resolution) and isinstance(found.answer, AsyncGenerator):
                 # What it saves is known at its end.
                 count = partial(
                     self._count_stream, job.key, report, face=face, started=started, answered=monotonic()

@@ -131,12 +131,22 @@ class VerifierAsked(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     ok: bool | None
 
+    @property
+    def verdict(self) -> str:
+        """In a word: yes, no, failed."""
+        return "failed" if self.ok is None else "yes" if self.ok else "no"
+
 
 class ShadowCompared(msgspec.Struct, frozen=True, kw_only=True):
     """What the shadow would have served beside what the provider said; None: could not be compared."""
 
     agrees: bool | None
     similarity: float
+
+    @property
+    def agreement(self) -> str:
+        """In a word: agreed, differed, unknown."""
+        return "unknown" if self.agrees is None else "agreed" if self.agrees else "differed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

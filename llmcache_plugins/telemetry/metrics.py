@@ -11,7 +11,6 @@ breaker of a server that is still away would be gone.
 from __future__ import annotations
 
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
@@ -36,6 +35,7 @@ from llmcache_plugins.telemetry.events import (
     Unreadable,
     VerifierAsked,
 )
+from llmcache_plugins.telemetry.listening import Listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,8 +51,6 @@ OTHER_MODEL: Final = "_OTHER"
 """OpenTelemetry's word for a value outside of a closed set."""
 MOST_MODELS: Final = 100
 _MOST_PLACES = 1000
-_LISTEN_EVERY = 0.1
-"""Seconds after which a provider that was set meanwhile is seen."""
 _STATES = {Measured, BreakerChanged}
 """What is to be known to a provider that comes later."""
 
@@ -69,16 +67,14 @@ _PURPOSE = "llmcache.purpose"
 _RESULT = "llmcache.semantic.result"
 _RESULT_HIT = {"llmcache.lookup.result": "hit"}
 _RESULT_MISS = {"llmcache.lookup.result": "miss"}
-_ANSWERS = {True: "yes", False: "no", None: "failed"}
-_AGREEMENT = {True: "agreed", False: "differed", None: "unknown"}
 
 
 class Metrics:
     """The instruments of one meter provider, by default the process's. An `Observer`."""
 
     def __init__(self, meter_provider: MeterProvider | None = None, *, version: str = "") -> None:
-        self._may_be_unheard = meter_provider is None
-        self._heard, self._ask_at = False, 0.0
+        # Without an SDK nothing is measured for nobody; one that is named listens.
+        self._is_heard = Listening(_is_there) if meter_provider is None else _always
         meter = metrics.get_meter("llmcache_plugins", version, meter_provider)
         count, time = partial(Count, meter), meter.create_histogram
         self._requests = count(
@@ -208,8 +204,8 @@ class Metrics:
             Spent: self._on_spent,
             Refused: lambda event: self._rejected.add(1, str(event.reason)),
             SemanticLooked: self._on_semantic_looked,
-            VerifierAsked: lambda e: self._verified.add(1, _ANSWERS[e.ok]),
-            ShadowCompared: lambda e: self._shadow.add(1, _AGREEMENT[e.agrees]),
+            VerifierAsked: lambda e: self._verified.add(1, e.verdict),
+            ShadowCompared: lambda e: self._shadow.add(1, e.agreement),
             Unreadable: lambda _: self._unreadable.add(1),
             Evicted: lambda event: self._evicted.add(event.entries),
             MarksForgotten: lambda event: self._forgotten.add(event.marks),
@@ -223,16 +219,6 @@ class Metrics:
         kind = type(event)
         if kind in _STATES or self._is_heard():
             self._handlers[kind](event)
-
-    def _is_heard(self) -> bool:
-        """Say whether there is an SDK; without one, nothing is measured for nobody."""
-        if not self._may_be_unheard:
-            return True
-        if (now := monotonic()) >= self._ask_at:
-            self._ask_at = now + _LISTEN_EVERY
-            # The API has no public name for the provider that waits for a real one.
-            self._heard = "Proxy" not in type(metrics.get_meter_provider()).__name__
-        return self._heard
 
     def _on_resolved(self, event: Resolved) -> None:
         # Of an enum, `value` is computed in Python.
@@ -293,6 +279,15 @@ class Metrics:
                 return OTHER_MODEL
             self._models[name] = known
         return known
+
+
+def _always() -> bool:
+    return True
+
+
+def _is_there() -> bool:
+    # The API has no public name for the provider that waits for a real one.
+    return "Proxy" not in type(metrics.get_meter_provider()).__name__
 
 
 def _add_tokens(count: Count, usage: Usage, *more: str) -> None:

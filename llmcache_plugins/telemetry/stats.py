@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Stats"]
 
-_ANSWERS = {True: "yes", False: "no", None: "failed"}
-_AGREEMENT = {True: "agreed", False: "differed", None: "unknown"}
-
 
 @dataclass(slots=True, kw_only=True)
 class Stats:
@@ -109,9 +106,9 @@ class Stats:
                 self.semantic[event.result] += 1
                 self.vetoes.update(event.vetoes)
             case VerifierAsked():
-                self.verifier[_ANSWERS[event.ok]] += 1
+                self.verifier[event.verdict] += 1
             case ShadowCompared():
-                self.shadow[_AGREEMENT[event.agrees]] += 1
+                self.shadow[event.agreement] += 1
             case LeaseEvent():
                 self.leases[event.step] += 1
             case Evicted():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context, trace
@@ -26,6 +25,7 @@ from llmcache_plugins.telemetry.events import (
     SemanticLooked,
     VerifierAsked,
 )
+from llmcache_plugins.telemetry.listening import Listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -40,8 +40,6 @@ __all__ = ["NO_SPAN", "StreamSpan", "Traces"]
 _log = logging.getLogger("llmcache_plugins")
 
 _NAME = "llmcache.resolve"
-LISTEN_EVERY = 0.1
-"""Seconds after which a provider that was set meanwhile is seen."""
 _current: ContextVar[Span | None] = ContextVar("llmcache_span", default=None)
 
 
@@ -79,19 +77,12 @@ class Traces:
         self._given = tracer_provider
         self._version = version
         self._has_complained = False
-        self._is_on = False
-        self._ask_at = 0.0
+        self._is_listened_to = Listening(_is_there)
 
     @property
     def is_on(self) -> bool:
         """Whether anybody listens: without an SDK a span is not worth its time."""
-        if self._given is not None:
-            return True
-        if (now := monotonic()) >= self._ask_at:
-            # Asking takes as long as all else that is done for a hit.
-            self._ask_at = now + LISTEN_EVERY
-            self._is_on = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-        return self._is_on
+        return self._given is not None or self._is_listened_to()
 
     @contextmanager
     def span(self) -> Iterator[None]:
@@ -154,6 +145,10 @@ class Traces:
                 self._has_complained = True
                 _log.warning("a span could not be started (%s); there are none", type(error).__name__)
             return None
+
+
+def _is_there() -> bool:
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 @contextmanager
