@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "count", "safe", "size", "span"]
+__all__ = ["console", "count", "duration", "money", "safe", "size", "span"]
 
 _WIDTH_OF_A_PIPE = 160
 _SPANS = ((86_400, "d", 1), (3_600, "h", 1), (60, "m", 0))
@@ -55,3 +55,18 @@ def size(number: int) -> str:
 def count(number: int, what: str, many: str) -> str:
     """Return a number with its noun."""
     return f"{number:,} {what if number == 1 else many}"
+
+
+def money(dollars: float | None) -> str:
+    """Return US dollars: to the cent from one dollar on, below it to the hundredth of one."""
+    if dollars is None:
+        return "unknown"
+    sign, amount = ("-" if dollars < 0 else ""), abs(dollars)
+    return f"{sign}${amount:,.2f}" if amount >= 1 or amount == 0 else f"{sign}${amount:.4f}"
+
+
+def duration(seconds: float, *, decimals: int = 1) -> str:
+    """Return what a call took; `decimals` are those of milliseconds below ten."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.{0 if seconds >= 0.01 else decimals}f} ms"

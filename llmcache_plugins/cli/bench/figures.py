@@ -5,11 +5,11 @@ Owns the arithmetic and the form of `--json`.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmcache_plugins.cli.load.calls import percentile
 from llmcache_plugins.models import Outcome, Usage
 
 if TYPE_CHECKING:
@@ -135,11 +135,6 @@ class Report:
             return None
         slow, fast = self.without.percentiles(), self.cached.percentiles()
         return {name: slow[name] / fast[name] for name in fast if name in slow and fast[name] > 0}
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest of the ascending values that at least this share of them does not exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def findings_of(report: Report) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmcache_plugins.cli.bench.figures import SHARES, findings_of
-from llmcache_plugins.cli.bench.view import duration, faster, load_words, money_words
+from llmcache_plugins.cli.bench.view import faster, load_words, money_words
+from llmcache_plugins.cli.showing import duration
 from llmcache_plugins.models import Outcome
 from llmcache_plugins.reports import (
     Bar,
@@ -113,7 +114,7 @@ def _latencies(sides: list[Side], name: str) -> list[Bar]:
         Bar(
             label=f"{name} {side.name}",
             value=shares[name],
-            text=duration(shares[name]),
+            text=duration(shares[name], decimals=2),
             is_marked=side is sides[-1],
         )
         for side, shares in found
@@ -130,7 +131,7 @@ def _table(sides: list[Side]) -> Table:
             [
                 side.name,
                 f"{side.calls:,}",
-                *(duration(shares[name]) if name in shares else "-" for name in SHARES),
+                *(duration(shares[name], decimals=2) if name in shares else "-" for name in SHARES),
                 f"{side.per_second:,.0f}",
                 commands,
             ]

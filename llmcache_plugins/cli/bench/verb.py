@@ -4,10 +4,9 @@ import asyncio
 import enum
 import itertools
 import json
-import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +14,8 @@ from llmcache_plugins.cli.ending import with_a_sentence
 from llmcache_plugins.cli.load.questions import load_questions
 from llmcache_plugins.cli.options import NOT_FROM_A_FILE, AsJson, ReportFile, Url
 from llmcache_plugins.cli.paper import check_place, made_by, write
-from llmcache_plugins.cli.support import CannotRun, Exit
+from llmcache_plugins.cli.support import Exit
 from llmcache_plugins.repository.urls import parse_url, redact
-
-if TYPE_CHECKING:
-    from llmcache_plugins.cli.load.stage import Api
 
 __all__ = ["bench"]
 
@@ -93,12 +89,12 @@ def bench(
         from llmcache_plugins.cli.bench.run import Plan, run_bench
         from llmcache_plugins.cli.bench.sheet import sheet
         from llmcache_plugins.cli.bench.view import print_report, progress
-        from llmcache_plugins.cli.load.stage import server_url
+        from llmcache_plugins.cli.load.stage import api_of, server_url
         from llmcache_plugins.prices import Prices
 
         parse_url(url)
         check_place(report)
-        api, asked = _api(api_base, api_key_env), _messages(file, questions)
+        api, asked = api_of(api_base, api_key_env), _messages(file, questions)
         with server_url(url) as running, nullcontext() if as_json else progress() as say:
             plan = Plan(
                 face=face.value,
@@ -128,7 +124,7 @@ def bench(
 
 def _messages(file: Path | None, count: int) -> list[list[Any]]:
     """Return the messages of so many different questions."""
-    requests = load_questions(file, parameters=_AnyName())
+    requests = load_questions(file, parameters=None)
     # Files repeat themselves; here it is for the load to do so.
     given = list({json.dumps(one["messages"], sort_keys=True): one["messages"] for one in requests}.values())
     rounds = itertools.count(1)
@@ -140,29 +136,3 @@ def _messages(file: Path | None, count: int) -> list[list[Any]]:
             again = {"role": "user", "content": f"(case {number})"}
             asked.append([*messages, again] if number > 1 else messages)
     return asked
-
-
-class _AnyName:
-    """A collection that has every name: of a request, only the messages are of interest."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-def _api(api_base: str | None, api_key_env: str) -> "Api":
-    from llmcache_plugins.cli.load.stage import Api
-
-    if not api_base:
-        return Api()
-    key = os.environ.get(api_key_env)
-    if not key:
-        raise CannotRun(
-            f"no key for {redact(api_base)}: set {api_key_env}, or name another variable with --api-key-env"
-        )
-    return Api(base_url=api_base, key=key, is_stand_in=False)

@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from llmcache_plugins.cli.bench.figures import SHARES, findings_of
-from llmcache_plugins.cli.showing import console
+from llmcache_plugins.cli.showing import console, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llmcache_plugins.cli.bench.figures import Report, Side
 
-__all__ = ["duration", "faster", "load_words", "money_words", "print_report", "progress"]
+__all__ = ["faster", "load_words", "money_words", "print_report", "progress"]
 
 
 @contextmanager
@@ -88,17 +88,10 @@ def _row(side: Side) -> tuple[str, ...]:
         f"{side.calls:,}",
         f"{side.provider_calls:,}",
         "-" if side.hit_rate is None else f"{side.hit_rate:.1%}",
-        *(duration(latency[name]) if name in latency else "-" for name in SHARES),
+        *(duration(latency[name], decimals=2) if name in latency else "-" for name in SHARES),
         f"{side.per_second:,.0f}",
         commands,
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time in seconds or milliseconds."""
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2f} ms"
 
 
 def faster(factor: float) -> str:

@@ -5,11 +5,11 @@ Owns the arithmetic and the form of `--json`. Knows nothing of terminals.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmcache_plugins.cli.load.calls import percentile
 from llmcache_plugins.models import Outcome, Usage
 
 if TYPE_CHECKING:
@@ -133,11 +133,6 @@ class Report:
     def spared_calls(self) -> int:
         """Calls of the passes that cost no provider call."""
         return sum(len(part.samples) - part.provider_calls for part in self.passes)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share of the values does not exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def findings_of(report: Report) -> list[str]:

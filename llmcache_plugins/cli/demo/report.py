@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmcache_plugins.cli.demo.figures import findings_of
+from llmcache_plugins.cli.showing import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -93,15 +94,9 @@ def _row(part: Part) -> tuple[str, ...]:
         f"{part.provider_calls:,}",
         f"{part.counted_by_provider:,}",
         "-" if part.hit_rate is None else f"{part.hit_rate:.1%}",
-        _duration(part.latency(0.5)),
-        _duration(part.latency(0.99)),
+        duration(part.latency(0.5)),
+        duration(part.latency(0.99)),
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
 
 
 def _conclusions(report: Report) -> list[str]:
@@ -124,7 +119,7 @@ def _burst(report: Report) -> str:
     calls = "1 provider call" if burst.provider_calls == 1 else f"{burst.provider_calls} provider calls"
     return (
         f"{len(burst.samples)} identical calls from {report.burst_processes} processes,"
-        f" {calls}, all answered in {_duration(burst.seconds)}"
+        f" {calls}, all answered in {duration(burst.seconds)}"
     )
 
 

@@ -7,7 +7,6 @@ runs.
 import asyncio
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,12 +86,15 @@ def demo(
         from llmcache_plugins.prices import Price
 
         requests = _requests(file, model=model, api_base=api_base)
+        # After that: without the SDK it names the extra.
+        from llmcache_plugins.cli.load.stage import api_of
+
         report = _run(
             requests,
             limit=limit,
             questions=str(file or "the questions that are shipped"),
             url=url,
-            api=_api(api_base, api_key_env),
+            api=api_of(api_base, api_key_env),
             median=median,
             price=Price(input=price_in, output=price_out),
         )
@@ -114,19 +116,6 @@ def _sdk_parameters() -> frozenset[str]:
     from openai.resources.chat import AsyncCompletions
 
     return frozenset(inspect.signature(AsyncCompletions.create).parameters) - {"self"}
-
-
-def _api(api_base: str | None, api_key_env: str) -> "Api":
-    from llmcache_plugins.cli.load.stage import Api
-
-    if not api_base:
-        return Api()
-    key = os.environ.get(api_key_env)
-    if not key:
-        raise CannotRun(
-            f"no key for {redact(api_base)}: set {api_key_env}, or name another variable with --api-key-env"
-        )
-    return Api(base_url=api_base, key=key, is_stand_in=False)
 
 
 def _run(requests: list[Request], *, limit: int, url: str | None, **facts: Any) -> "Report":

@@ -14,12 +14,12 @@ from llmcache_plugins.cli.estimate.words import (
     headline,
     length,
     line,
-    money,
     reason,
     semantic_words,
     share_of,
     span_words,
 )
+from llmcache_plugins.cli.showing import money
 from llmcache_plugins.reports import (
     Bar,
     Code,

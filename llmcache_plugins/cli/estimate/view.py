@@ -16,11 +16,11 @@ from llmcache_plugins.cli.estimate.words import (
     headline,
     length,
     line,
-    money,
     reason,
     semantic_words,
     share_of,
 )
+from llmcache_plugins.cli.showing import money
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from llmcache_plugins.cli.showing import count, safe
+from llmcache_plugins.cli.showing import count, money, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,6 @@ __all__ = [
     "headline",
     "length",
     "line",
-    "money",
     "reason",
     "semantic_words",
     "share_of",
@@ -41,14 +40,6 @@ SCENARIOS = {
     "batch": "the same inputs, run again",
 }
 _UNITS = ((86_400.0, "day", "days"), (3_600.0, "hour", "hours"), (60.0, "minute", "minutes"))
-
-
-def money(dollars: float | None) -> str:
-    """Return an amount of US dollars."""
-    if dollars is None:
-        return "unknown"
-    sign, amount = ("-" if dollars < 0 else ""), abs(dollars)
-    return f"{sign}${amount:,.2f}" if amount >= 1 or amount == 0 else f"{sign}${amount:.4f}"
 
 
 def length(seconds: float) -> str:

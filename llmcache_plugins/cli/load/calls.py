@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmcache_plugins.models import Outcome, Usage
+from llmcache_plugins.models import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
 
     from llmcache_plugins.cli.load.questions import Request
     from llmcache_plugins.gateway import InferenceGateway, Provider
+    from llmcache_plugins.models import Outcome
 
-__all__ = ["Ask", "Sample", "at_once", "directly", "run_load", "through"]
+__all__ = ["Ask", "Sample", "at_once", "directly", "percentile", "run_load", "through"]
 
 T = TypeVar("T")
 
-_ASKED_PROVIDER = (Outcome.MISS, Outcome.BYPASS, Outcome.UNAVAILABLE)
 _NOTHING = Usage()
 
 
@@ -43,7 +44,7 @@ class Sample:
     @property
     def was_spared(self) -> bool:
         """Whether this call needed no provider call of its own."""
-        return self.outcome is not None and self.outcome not in _ASKED_PROVIDER
+        return self.outcome is not None and self.outcome.is_spared
 
 
 Ask = Callable[["Request"], Awaitable[Sample]]
@@ -71,7 +72,7 @@ def through(gateway: InferenceGateway) -> Ask:
         return Sample(
             outcome=found.outcome,
             seconds=seconds,
-            billed=_usage_of(found.answer) if found.outcome in _ASKED_PROVIDER else _NOTHING,
+            billed=_NOTHING if found.outcome.is_spared else _usage_of(found.answer),
             saved=found.tokens_saved or _NOTHING,
             digest=_digest_of(found.answer),
         )
@@ -121,3 +122,8 @@ def _usage_of(answer: Any) -> Usage:
 
 def _digest_of(answer: Any) -> str:
     return hashlib.sha256(answer.model_dump_json().encode()).hexdigest()
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least this share of the values does not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

@@ -24,7 +24,7 @@ _SHIPPED = "questions.jsonl"
 _EXAMPLE = '{"messages": [{"role": "user", "content": "..."}]}'
 
 
-def load_questions(path: Path | None, *, parameters: Collection[str]) -> list[Request]:
+def load_questions(path: Path | None, *, parameters: Collection[str] | None) -> list[Request]:
     """Return the requests of a file, or of the one that is shipped; see `read_questions`."""
     source = _shipped() if path is None else path
     try:
@@ -36,10 +36,11 @@ def load_questions(path: Path | None, *, parameters: Collection[str]) -> list[Re
     return read_questions(text, name=str(source), parameters=parameters)
 
 
-def read_questions(text: str, *, name: str, parameters: Collection[str]) -> list[Request]:
+def read_questions(text: str, *, name: str, parameters: Collection[str] | None) -> list[Request]:
     """Return the requests in `text`, in its order; empty lines count for nothing.
 
-    `parameters` are the names a request may have. Raises `CannotRun`, naming the file `name` and the line.
+    `parameters` are the names a request may have, None if any. Raises `CannotRun`, naming the file `name` and
+    the line.
     """
     requests = [_request(line, where=where, parameters=parameters) for where, line in _lines(text, name)]
     if not requests:
@@ -60,7 +61,7 @@ def _lines(text: str, name: str) -> Iterator[tuple[str, str]]:
             yield f"{name}, line {number}", line
 
 
-def _request(line: str, *, where: str, parameters: Collection[str]) -> Request:
+def _request(line: str, *, where: str, parameters: Collection[str] | None) -> Request:
     try:
         body = json.loads(line)
     except ValueError as error:
@@ -73,7 +74,7 @@ def _request(line: str, *, where: str, parameters: Collection[str]) -> Request:
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise CannotRun(f'{where}: no "messages"; a request needs a list of them, such as {_EXAMPLE}')
     for parameter in body:
-        if parameter not in parameters:
+        if parameters is not None and parameter not in parameters:
             raise CannotRun(
                 f'{where}: the OpenAI SDK has no parameter "{parameter}"; put what only your provider knows'
                 ' under "extra_body"'

@@ -5,6 +5,7 @@ Owns starting them, ending them, and counting what arrives at the provider. Know
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from contextlib import asynccontextmanager, contextmanager
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from llmcache_plugins.cache import ResponseCache
+from llmcache_plugins.cli.support import CannotRun
 from llmcache_plugins.policy import CachePolicy
 from llmcache_plugins.repository.embedded import EmbeddedServer
+from llmcache_plugins.repository.urls import redact
 from llmcache_plugins.testing.provider_server import ProviderServer
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ __all__ = [
     "Source",
     "Stage",
     "WireCount",
+    "api_of",
     "new_cache",
     "open_client",
     "open_http",
@@ -61,6 +65,21 @@ class Api:
     def max_retries(self) -> int:
         """How often a client tries again. The stand-in does not fail; a retry would hide that it did."""
         return 0 if self.is_stand_in else 2
+
+
+def api_of(api_base: str | None, key_env: str) -> Api:
+    """Return the provider at an address, with the key in that variable; without an address the stand-in.
+
+    Raises `CannotRun` where there is no key.
+    """
+    if not api_base:
+        return Api()
+    key = os.environ.get(key_env)
+    if not key:
+        raise CannotRun(
+            f"no key for {redact(api_base)}: set {key_env}, or name another variable with --api-key-env"
+        )
+    return Api(base_url=api_base, key=key, is_stand_in=False)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from llmcache_plugins.cli.showing import count, safe
+from llmcache_plugins.cli.showing import count, money, safe
 from llmcache_plugins.models import Outcome
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def view(savings: Savings, *, title: str) -> RenderableType:
 
 
 def _sentences(total: SavingsRow, title: str) -> Iterator[str]:
-    yield f"Saved {_money(total.cost_saved)}, net, at list prices: {title}."
+    saved = "an unknown sum" if total.cost_saved is None else money(total.cost_saved)
+    yield f"Saved {saved}, net, at list prices: {title}."
     hours, tokens = _hours(total.seconds_saved), count(total.tokens_saved, "token", "tokens")
     yield f"{tokens} were not bought a second time, and nobody waited {hours} for them."
     among = ", ".join(f"{n:,} {word}" for one, word in _WORDS.items() if (n := total.outcomes.get(one, 0)))
@@ -58,7 +59,7 @@ def _sentences(total: SavingsRow, title: str) -> Iterator[str]:
     )
     if total.tokens_spent:
         yield (
-            f"The cache itself has spent {_money(total.cost_spent)}, {total.tokens_spent:,} tokens, on"
+            f"The cache itself has spent {money(total.cost_spent)}, {total.tokens_spent:,} tokens, on"
             " verifiers, embedders and refreshes: that is taken off."
         )
     if total.unpriced:
@@ -82,7 +83,7 @@ def _cells(row: SavingsRow) -> list[str]:
     counts = (row.requests, row.hits, row.coalesced, row.misses)
     share = f"{row.hit_rate:.1%}"
     return [
-        "unknown" if row.cost_saved is None else _money(row.cost_saved),
+        "unknown" if row.cost_saved is None else money(row.cost_saved),
         f"{row.tokens_saved:,}",
         share,
         *(f"{n:,}" for n in counts),
@@ -100,14 +101,6 @@ def _days(days: Sequence[SavingsRow]) -> Table:
         bar = "█" * round(_BAR * row.tokens_saved / most)
         table.add_row(row.day, *_cells(row)[:4], bar)
     return table
-
-
-def _money(dollars: float | None) -> str:
-    if dollars is None:
-        return "an unknown sum"
-    sign, amount = ("-" if dollars < 0 else ""), abs(dollars)
-    # A demo saves fractions of a cent.
-    return f"{sign}${amount:,.2f}" if amount >= 1 or amount == 0 else f"{sign}${amount:.4f}"
 
 
 def _hours(seconds: float) -> str:
