@@ -10,13 +10,13 @@ import asyncio
 import ctypes
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["PerLoop", "Tasks", "running_loop", "wait_at_most"]
+__all__ = ["PerLoop", "Tasks", "running_loop", "tell_of_forks", "wait_at_most"]
 
 T = TypeVar("T")
 
@@ -36,12 +36,24 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-_all_per_loop: WeakSet[PerLoop[Any]] = WeakSet()
+class Forks(Protocol):
+    """Something that a child may not go on with as its parent has left it."""
+
+    def has_forked(self) -> None:
+        """Begin anew, in a child."""
+
+
+_told: WeakSet[Forks] = WeakSet()
+
+
+def tell_of_forks(one: Forks) -> None:
+    """Let something know when it is in a child, for as long as it lives."""
+    _told.add(one)
 
 
 def _have_forked() -> None:
-    for per_loop in list(_all_per_loop):
-        per_loop.has_forked()
+    for one in list(_told):
+        one.has_forked()
 
 
 if hasattr(os, "register_at_fork"):
@@ -52,7 +64,7 @@ class PerLoop(Generic[T]):
     """One `T` for each running event loop, made at first use."""
 
     def __init__(self, make: Callable[[], T]) -> None:
-        _all_per_loop.add(self)
+        tell_of_forks(self)
         self._make = make
         self._here: dict[asyncio.AbstractEventLoop, T] = {}
         # Kept, never used: to drop a parent's sockets in the child would warn of them or close them.

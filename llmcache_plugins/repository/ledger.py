@@ -15,17 +15,16 @@ flushes read the other days' from time to time so that they are not the ones tha
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from llmcache_plugins.errors import ConfigError, RepositoryError
 from llmcache_plugins.keys import encode_name
+from llmcache_plugins.loops import tell_of_forks
 from llmcache_plugins.repository.leases import new_token
 from llmcache_plugins.savings import OTHER, UNKNOWN_MODEL, Savings, Tally, row_of
 
@@ -108,7 +107,7 @@ class Ledger:
     def __init__(
         self, *, links: PerLoop[Link], config: CacheConfig, on_change: Callable[[], None] = lambda: None
     ) -> None:
-        _ledgers.add(self)
+        tell_of_forks(self)
         self._links = links
         self._namespace = config.namespace
         self._days = config.ledger_days
@@ -116,9 +115,9 @@ class Ledger:
         self._on_change = on_change
         self._touched_at = -_TOUCH_EVERY
         self._pause, self._not_before = 0.0, 0.0
-        self.start_anew()
+        self._desk = _Desk()
 
-    def start_anew(self) -> None:
+    def has_forked(self) -> None:
         """Forget what was not sent: in a child after a fork, where it is the parent's."""
         self._desk = _Desk()
 
@@ -260,15 +259,3 @@ def _today() -> str:
 def _days(count: int) -> list[str]:
     today = datetime.now(UTC).date()
     return [(today - timedelta(days=n)).isoformat() for n in range(count)]
-
-
-_ledgers: WeakSet[Ledger] = WeakSet()
-
-
-def _have_forked() -> None:
-    for ledger in list(_ledgers):
-        ledger.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_have_forked)
