@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llmcache_plugins.errors import ConfigError
 from llmcache_plugins.semantic.guards import Guard, Guards, Verdict, nearness, profile_of
 from llmcache_plugins.semantic.guards.profile import MAX_CHARACTERS
+from llmcache_plugins.semantic.scoring import similarity
 
 _TRAPS = Path(__file__).parent / "data" / "traps.jsonl"
 TRAPS = [json.loads(line) for line in _TRAPS.read_text(encoding="utf-8").splitlines()]
@@ -78,6 +79,11 @@ DIFFERENT = {
         ("How do I turn the alarm on?", "How do I turn the alarm off?"),
         ("Is my account locked?", "Is your account locked?"),
         ("What is the boiling point of iron?", "What is the melting point of iron?"),
+        ("Can I swim there during the flood?", "Can I swim there after the flood?"),
+        ("Is the pool open until noon?", "Is the pool open after noon?"),
+        ("Can I return it within the trial?", "Can I return it after the trial?"),
+        ("Who ruled before the war?", "Who ruled since the war?"),
+        ("What if the launch is successful?", "What if the launch is unsuccessful?"),
     ],
     Guard.QUANTIFIERS: [
         ("Do all birds fly?", "Do some birds fly?"),
@@ -91,6 +97,8 @@ DIFFERENT = {
         ("Do I need a visa for Ghana?", "Do I need a visa for Togo?"),
         ("do i need a visa for peru", "do i need a visa for chile"),
         ("Who runs UNESCO today?", "Who runs UNICEF today?"),
+        ("What is the tuition at Boston University?", "What is the tuition at Boston College?"),
+        ("Where is the Coral Company of Hull based?", "Where is the Coral Corporation of Hull based?"),
     ],
     Guard.CODE: [
         ("What does os.path.join return?", "What does os.path.split return?"),
@@ -142,6 +150,8 @@ SAME = [
         "How do I turn 2 million into 3 million dollars?",
         "How do I turn 2 million dollars into 3 million dollars?",
     ),
+    ("Which university has the best food?", "Which college has the best food?"),
+    ("Where does the President of Chile live?", "Where does the Chilean president live?"),
 ]
 """Pairs that one answer serves: no guard may say otherwise."""
 
@@ -180,7 +190,7 @@ UNEQUAL = [
 
 WORDS = """
 what how is are not no never 3 three half past 7:30 km kg £ % from to than and or , . ? the a US Rome rome
-foo_bar C++ --force more less all some before after please thanks hi ( ) - ' " ` 0.5 4rd you my
+foo_bar C++ --force more less all some before after please thanks hi ( ) - ' " ` 0.5 4rd you my n't 's College
 """
 texts = st.one_of(
     st.text(max_size=200),
@@ -267,6 +277,24 @@ def test_a_difference_that_may_matter_costs_something(one: str, other: str):
     assert verdict.penalty > 0
 
 
+def test_what_is_put_in_many_other_words_costs_less_than_what_differs_in_one():
+    apart = judged("How do I become a pilot?", "How do I become a baker?")
+    reworded = judged(
+        "What should a novice do to get onto the ladder of aviation?",
+        "Which steps bring a beginner closer to flying professionally?",
+    )
+
+    assert apart.penalty > 0 > reworded.penalty
+    assert Guard.WORDING in reworded.passed
+
+
+def test_what_speaks_for_two_texts_makes_them_no_nearer_than_the_same_text():
+    verdict = Verdict((), -0.02, (), same_text=False)
+
+    assert similarity(verdict, text=0.9, gist=None) == pytest.approx(0.92)
+    assert similarity(verdict, text=0.99, gist=0.995) == 1.0
+
+
 def test_a_verdict_says_what_was_checked():
     verdict = judged("How far is 5 km?", "How far is 6 km?")
 
@@ -318,6 +346,7 @@ def test_what_has_one_gist_costs_nothing():
 @example("one hundred and " * 200)
 @example("million " * 400)
 @example("\ud800")
+@example("ca(n't")
 @example("² ½ ٣ Ⅷ 一二三")
 def test_no_text_raises_and_none_is_vetoed_against_itself(text: str):
     profile = profile_of(text)
@@ -336,7 +365,6 @@ def test_a_verdict_does_not_depend_on_which_text_was_stored(one: str, other: str
     assert {*there.vetoes} == {*back.vetoes}
     assert there.penalty == pytest.approx(back.penalty)
     assert there.same_text == back.same_text
-    assert there.penalty >= 0
     assert {*there.passed}.isdisjoint(vetoing(there))
 
 

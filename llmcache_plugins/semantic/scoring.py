@@ -20,7 +20,7 @@ __all__ = ["score", "similarity"]
 
 
 async def score(asked: str, stored: str, *, embedding: Embedding, guards: Guards) -> float:
-    """Return the nearness of the texts and of their gists, less the guards' penalty.
+    """Return the nearness of the texts and of their gists, as the guards leave it.
 
     `ALWAYS` for texts of one canonical form; `NEVER` for what a guard forbids or the embedder cannot read.
     Raises `EmbeddingFailed`.
@@ -40,8 +40,11 @@ async def score(asked: str, stored: str, *, embedding: Embedding, guards: Guards
 
 
 def similarity(verdict: Verdict, *, text: float, gist: float | None) -> float:
-    """Return what thresholds are for, from the cosines of two texts and of their gists, if that is known."""
-    return nearness(text, text if gist is None else gist) - verdict.penalty
+    """Return what thresholds are for, from the cosines of two texts and of their gists, if that is known.
+
+    At most 1, which is for texts that are the same.
+    """
+    return min(nearness(text, text if gist is None else gist) - verdict.penalty, 1.0)
 
 
 async def _cosine(one: str, other: str, embedding: Embedding) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from llmcache_plugins.semantic.guards.stems import concept
@@ -40,30 +41,32 @@ def _same_of_a_kind() -> frozenset[frozenset[str]]:
 OPPOSITES: Final = _opposites()
 _KINDS: Final = _kinds()
 _SAME: Final = _same_of_a_kind()
-_PREFIXES: Final = frozenset(PREFIXES)
-_LONGEST_PREFIX: Final = max(map(len, PREFIXES))
+_PREFIXES: Final = sorted(PREFIXES, key=len, reverse=True)
 
 
-def opposite(one: str, other: str) -> bool:
-    """Whether two concepts are opposites, by the table or by a prefix such as un-."""
-    if other in OPPOSITES.get(one, ()):
-        return True
-    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
-    added = len(longer) - len(shorter)
-    if not added or len(shorter) < 4:
-        return False
-    if added <= _LONGEST_PREFIX and longer.endswith(shorter) and longer[:added] in _PREFIXES:
-        return longer not in ONLY_LOOK_PREFIXED
-    return one[:3] == other[:3] and (
-        longer == shorter + "less"
-        or (one[:-3] == other[:-4] and one[-3:] == "ful" and other[-4:] == "less")
-        or (other[:-3] == one[:-4] and other[-3:] == "ful" and one[-4:] == "less")
-    )
+def lacking(one: str, other: str) -> bool:
+    """Whether the ending -less makes one concept the opposite of the other."""
+    if other.endswith("less"):
+        one, other = other, one
+    return one.endswith("less") and len(other) > 3 and other.removesuffix("ful") == one[:-4]
+
+
+@lru_cache(maxsize=8192)
+def unprefixed(word: str, /) -> str | None:
+    """Return what a concept says no to by its prefix: "succeed" for "unsuccessful"; None without a prefix."""
+    if word in ONLY_LOOK_PREFIXED:
+        return None
+    for prefix in _PREFIXES:
+        if word.startswith(prefix) and len(word) >= len(prefix) + 4:
+            return concept(word[len(prefix) :])
+    return None
 
 
 def clash(one: frozenset[str], other: frozenset[str], pairs: frozenset[frozenset[str]]) -> bool:
     """Whether a word that only one text has and one that only the other has are one of the pairs."""
     mine, yours = one - other, other - one
+    if not (mine and yours):
+        return False
     return any(frozenset((left, right)) in pairs for left in mine for right in yours)
 
 

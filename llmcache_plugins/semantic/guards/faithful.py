@@ -21,7 +21,7 @@ from llmcache_plugins.semantic.guards.words.telling import (
     WITH_A,
 )
 
-__all__ = ["accents_differ", "faithful", "has_signs", "numbers_exchanged", "symbols_differ"]
+__all__ = ["accents_differ", "faithful", "numbers_exchanged", "signs"]
 
 _QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", '\'\'"""""')
 # Something is quoted, listed, or code: then each character may be what is asked about.
@@ -125,15 +125,11 @@ def _unaccented(word: str) -> str:
     )
 
 
-def has_signs(text: str) -> bool:
-    """Say whether there are signs in a text that are no punctuation."""
-    return _HARD.search(text) is not None
-
-
-def symbols_differ(one: str, other: str) -> bool:
-    """Say whether signs that are neither punctuation nor units differ, as in C and C++."""
-    mine, yours = ([sign for sign in _symbols(_plain(text)) if _HARD.match(sign)] for text in (one, other))
-    return mine != yours
+def signs(text: str) -> tuple[str, ...]:
+    """Return the signs of a text that are neither punctuation nor units, in order, as those of C++."""
+    if _HARD.search(text) is None:
+        return ()
+    return tuple([sign for sign in _symbols(_plain(text)) if _HARD.match(sign)])
 
 
 def _plain(text: str) -> str:

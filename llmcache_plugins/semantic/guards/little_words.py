@@ -11,6 +11,13 @@ _OPPOSED: Final = frozenset(
     for pair in (
         "for against",
         "before after",
+        "before since",
+        "before within",
+        "after within",
+        "after during",
+        "after until",
+        "before during",
+        "since until",
         "up down",
         "on off",
         "in out",

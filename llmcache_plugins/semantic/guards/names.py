@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llmcache_plugins.semantic.guards.stems import concept, mistyped
+from llmcache_plugins.semantic.guards.stems import akin, concept, has_synonyms, mistyped, stem
 from llmcache_plugins.semantic.guards.tokens import BREAK
 from llmcache_plugins.semantic.guards.words.function_words import FUNCTION_WORDS
 from llmcache_plugins.semantic.guards.words.places import PLACES
@@ -23,37 +23,71 @@ _LONGEST_ACRONYM: Final = 7
 _MOST_NAMES: Final = 8
 
 
-def names(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -> frozenset[str]:
-    """Return the concepts that are written as names."""
+class Names(NamedTuple):
+    """Words that are written as names.
+
+    `concepts` are what they stand for; `with_synonyms` the words of which a synonym would be another name:
+    a university is a college, but Boston University is not Boston College.
+    """
+
+    concepts: frozenset[str]
+    with_synonyms: frozenset[str]
+
+
+def names(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -> Names:
+    """Return the words that are written as names."""
     found = [PLACES[word] for word in present & _PLACES] if not _PLACES.isdisjoint(present) else []
     capitalised = [
         position
         for position, written in enumerate(shown)
         if written and written[0].isupper() and (len(written) > 1 or not written.isalpha())
     ]
-    lower = sum(1 for written in shown if written.islower())
-    if len(capitalised) > 3 and len(capitalised) > _TITLE * (len(capitalised) + lower):
-        return frozenset(found)
+    if len(capitalised) > 3:
+        lower = sum(map(str.islower, shown))
+        if len(capitalised) > _TITLE * (len(capitalised) + lower):
+            return Names(frozenset(found), _NOTHING)
+    with_synonyms = []
     for position in capitalised:
         word, written = words[position], shown[position]
         if word in FUNCTION_WORDS or word in _TIMES or word[0].isdigit():
             continue
         if (position and words[position - 1] != BREAK) or (len(written) > 1 and not written[1:].islower()):
             found.append(concept(word))
-    return frozenset(found) if found else _NOTHING
+            if has_synonyms(word):
+                with_synonyms.append(word)
+    if not found:
+        return _NONE
+    return Names(frozenset(found), frozenset(with_synonyms) if with_synonyms else _NOTHING)
+
+
+_NONE: Final = Names(_NOTHING, _NOTHING)
 
 
 def missing(names_here: frozenset[str], there: frozenset[str], initials: str) -> list[str]:
     """Return the names that the other text lacks: as such, mistyped, or as an acronym or its words."""
     lacking = names_here - there
+    if not lacking:
+        return []
     if len(lacking) > _MOST_NAMES:
         return list(lacking)
     return [
         name
         for name in lacking
         if not (1 < len(name) <= _LONGEST_ACRONYM and name.replace(".", "") in initials)
-        and not any(mistyped(name, word) for word in there)
+        and not any(mistyped(name, word) for word in there if word[0] == name[0] or word[-1] == name[-1])
     ]
+
+
+def renamed(here: Names, there: Names) -> bool:
+    """Whether a word of a name has been exchanged for its synonym, which makes it another name."""
+    if not (here.with_synonyms and there.with_synonyms):
+        return False
+    mine, yours = here.with_synonyms - there.with_synonyms, there.with_synonyms - here.with_synonyms
+    return any(
+        concept(one) == concept(other) and stem(one) != stem(other) and not akin(one, other)
+        for one in mine
+        for other in yours
+    )
 
 
 def initials(words: Sequence[str]) -> str:

@@ -46,6 +46,8 @@ _FRONTED: Final = frozenset("if when while using because although".split()) | _R
 # How many words further a participle stands from its "was".
 _REACH: Final = 4
 
+_NOTHING: Final[frozenset[tuple[str, str]]] = frozenset()
+
 
 class Order(NamedTuple):
     """The content words of a text where they stand."""
@@ -112,8 +114,8 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
         roles,
         tuple(joins),
         tuple(breaks),
-        frozenset(tight),
-        frozenset(linked),
+        frozenset(tight) if tight else _NOTHING,
+        frozenset(linked) if linked else _NOTHING,
         bool(words) and words[0] in _FRONTED,
         not _EITHER_WAY.isdisjoint(present),
         passive,
@@ -155,6 +157,10 @@ def exchanged(one: Order, other: Order) -> bool:
 def reordered(one: Order, other: Order) -> bool:
     """Whether words that both texts have follow each other differently, in a way that may matter."""
     if one.concepts == other.concepts or one.passive != other.passive:
+        return False
+    if [word for word in one.concepts if word in other.roles] == [
+        word for word in other.concepts if word in one.roles
+    ]:
         return False
     left, right = _bound(one, other), _bound(other, one)
     if left == right:

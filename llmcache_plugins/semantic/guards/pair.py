@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from llmcache_plugins.semantic.guards.contrast import OPPOSITES, of_one_kind, opposite
+from llmcache_plugins.semantic.guards.contrast import OPPOSITES, lacking, of_one_kind, unprefixed
 from llmcache_plugins.semantic.guards.stems import akin
 
 if TYPE_CHECKING:
@@ -35,22 +35,30 @@ class Pair:
         if not self.opposites:
             shared = asked.everything & stored.everything
             self.both_sides = any(
-                word in OPPOSITES and not OPPOSITES[word].isdisjoint(shared)
-                for word in only_asked ^ only_stored
+                not OPPOSITES[word].isdisjoint(shared)
+                for word in (*only_asked, *only_stored)
+                if word in OPPOSITES
             )
         self.only_asked = only_asked
         self.only_stored = only_stored
 
     def _match(self, only_asked: set[str], only_stored: set[str]) -> None:
+        self.opposites = not (
+            only_stored.isdisjoint(map(unprefixed, only_asked))
+            and only_asked.isdisjoint(map(unprefixed, only_stored))
+        )
         alone = len(only_asked) == len(only_stored) == 1
         same: list[tuple[str, str]] = []
         for mine in only_asked:
+            others = OPPOSITES.get(mine, ())
             for yours in only_stored:
-                if opposite(mine, yours):
+                # Forms of one word begin or end alike: a quick look that spares most pairs the close one.
+                alike = mine[0] == yours[0] or mine[-1] == yours[-1]
+                if yours in others or (alike and lacking(mine, yours)):
                     self.opposites = True
                 elif alone and of_one_kind(mine, yours):
                     self.of_a_kind = True
-                elif akin(mine, yours):
+                elif alike and akin(mine, yours):
                     same.append((mine, yours))
         for mine, yours in same:
             only_asked.discard(mine)

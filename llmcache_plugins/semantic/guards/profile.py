@@ -6,16 +6,17 @@ numbers, names and code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from llmcache_plugins.semantic.guards.canonical import canonical_text, plain_sentences
 from llmcache_plugins.semantic.guards.code import identifiers
 from llmcache_plugins.semantic.guards.dates import dates
-from llmcache_plugins.semantic.guards.faithful import has_signs
+from llmcache_plugins.semantic.guards.faithful import signs
 from llmcache_plugins.semantic.guards.gist import gist_of
 from llmcache_plugins.semantic.guards.little_words import OPPOSED_WORDS, OWNER_WORDS
-from llmcache_plugins.semantic.guards.names import initials, names
+from llmcache_plugins.semantic.guards.names import Names, initials, names
 from llmcache_plugins.semantic.guards.negation import negators
 from llmcache_plugins.semantic.guards.order import Order, order
 from llmcache_plugins.semantic.guards.quantifiers import quantifiers
@@ -29,9 +30,11 @@ from llmcache_plugins.semantic.guards.words.function_words import FUNCTION_WORDS
 # Longer texts are more than a question; the guards read the start of them only.
 MAX_CHARACTERS: Final = 4000
 
+# One for all: what is empty in most texts is not to be fetched from memory for each.
+_NOTHING: Final[frozenset[str]] = frozenset()
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What the guards compare of a text.
 
     `canonical` is its plain form; two texts with equal ones ask the same. `gist` is a form to embed
@@ -41,7 +44,7 @@ class Profile:
 
     text: str
     has_words: bool
-    has_signs: bool
+    signs: tuple[str, ...]
     has_digits: bool
     has_accents: bool
     canonical: str
@@ -59,7 +62,7 @@ class Profile:
     quantifiers: frozenset[str]
     opposed: frozenset[str]
     owners: frozenset[str]
-    names: frozenset[str]
+    names: Names
     code: frozenset[str]
     order: Order
     question: str
@@ -76,7 +79,7 @@ def profile_of(text: str) -> Profile:
     return Profile(
         text=text,
         has_words=any(map(str.isalnum, canonical)),
-        has_signs=has_signs(text),
+        signs=() if too_long else signs(text),
         has_digits=any(map(str.isdigit, canonical)),
         has_accents=not text.isascii(),
         canonical=canonical,
@@ -92,8 +95,8 @@ def profile_of(text: str) -> Profile:
         tense=tense(words, present),
         negators=negators(words, present),
         quantifiers=quantifiers(words, present),
-        opposed=present & OPPOSED_WORDS,
-        owners=present & OWNER_WORDS,
+        opposed=present & OPPOSED_WORDS or _NOTHING,
+        owners=present & OWNER_WORDS or _NOTHING,
         names=names(words, shown, present),
         code=identifiers(words, shown),
         order=arranged,

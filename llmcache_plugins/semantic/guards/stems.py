@@ -138,6 +138,11 @@ def concept(word: str, /) -> str:
     return _CONCEPTS.get(base, base)
 
 
+def has_synonyms(word: str) -> bool:
+    """Whether other words stand for the same as this one."""
+    return stem(word) in _HEADS
+
+
 def akin(one: str, other: str) -> bool:
     """Whether two different concepts are one word in another form, or one of them mistyped."""
     if one[:4] == other[:4] and len(one) > 3 and _derived(one, other):

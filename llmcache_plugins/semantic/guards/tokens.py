@@ -30,7 +30,8 @@ FREE_OF: Final = "-free"
 # The repetitions are of one class each, or bounded: no text makes it look often at one character.
 _TOKEN = re.compile(
     r"""
-      ( `[^`\n]{1,80}` | (?<!\S)--?[A-Za-z][\w-]*(?=\s|\Z) | [A-Za-z_]\w*\(\)
+      ( [A-Za-z]+(?=[ ,?]|\Z) )
+    | ( `[^`\n]{1,80}` | (?<!\S)--?[A-Za-z][\w-]*(?=\s|\Z) | [A-Za-z_]\w*\(\)
       | [A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+(?:\(\))? )
     | ( \d{1,2}[:.]\d\d(?=\s?[apAP]\.?[mM]\b) | \d{1,2}:\d\d(?!\d) )
     | ( \d[\d,]*(?:\.\d+)*\w* )
@@ -41,7 +42,9 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_CODE, _CLOCK, _FIGURES, _SHORT, _WORD, _END, _SIGN = range(1, 8)
+_PLAIN_WORD, _CODE, _CLOCK, _FIGURES, _SHORT, _WORD, _END, _SIGN = range(1, 9)
+# Most words are plain, and those are found sooner than what else may be one.
+_WORDS: Final = frozenset((_PLAIN_WORD, _WORD))
 
 _POWERS: Final = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 _PLAIN: Final[dict[int, int | str | None]] = {
@@ -75,27 +78,22 @@ def tokens_of(text: str) -> tuple[list[str], list[str]]:
     shown: list[str] = []
     numbers = False
     shouting = text.isupper()
+    hyphens = "-" in text
     for match in _TOKEN.finditer(text):
         kind, written = match.lastindex, match[0]
         if len(written) > _LONGEST:
             written = _abridged(written)
-        if kind == _WORD:
-            lower = _NAMED.get(written) or written.lower() if not shouting else written.lower()
-            plain = spelled(lower)
-            start = match.start()
-            if start and text[start - 1] == "-" and words:
+        if kind in _WORDS:
+            lower, plain, as_written, is_number = _word(written, shouting)
+            if hyphens and words and (start := match.start()) and text[start - 1] == "-":
                 if words[-1] in _JOINED:
                     words[-1] += lower
                     continue
                 if lower == "free":
                     plain = (FREE_OF,)
             words += plain
-            if len(plain) == 1:
-                shown.append(written)
-            else:
-                shown += [""] * len(plain)
-            if lower in NUMBER_WORDS:
-                numbers = True
+            shown += as_written
+            numbers = numbers or is_number
         elif kind == _FIGURES:
             lower = written.lower()
             plain = ABBREVIATIONS.get(lower) or figures(lower)
@@ -121,6 +119,15 @@ def tokens_of(text: str) -> tuple[list[str], list[str]]:
         words.pop()
         shown.pop()
     return folded(words, shown) if numbers else (words, shown)
+
+
+@lru_cache(maxsize=8192)
+def _word(written: str, shouting: bool, /) -> tuple[str, tuple[str, ...], tuple[str, ...], bool]:
+    """Return a word in lower case, its plain spelling and what it shows as, and whether it is a number."""
+    lower = written.lower() if shouting else _NAMED.get(written) or written.lower()
+    plain = spelled(lower)
+    shown = (written,) if len(plain) == 1 else ("",) * len(plain)
+    return lower, plain, shown, lower in NUMBER_WORDS
 
 
 def _abridged(word: str) -> str:
@@ -177,7 +184,7 @@ def spelled(word: str, /) -> tuple[str, ...]:
         for ending, american in _IZE:
             if word.endswith(ending):
                 return (word[: -len(ending)] + american,)
-    return (word,)
+    return (word,) if word else ()
 
 
 _IZE: Final = (
