@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -30,6 +31,8 @@ _MILLION = 1_000_000
 _MOST_PER_MILLION = 100_000.0
 """US dollars: whoever gives more has taken another unit."""
 _MOST_REMEMBERED = 4096
+_ASKED_AGAIN_AFTER = 10.0
+"""Seconds for which a model without a price has none: the application may register one with LiteLLM."""
 _FILE = "model_prices_and_context_window_backup.json"
 
 
@@ -71,19 +74,28 @@ class Prices:
     def __init__(self, given: Mapping[str, Price] | PriceTable | None = None) -> None:
         self._given = _table_of(given)
         self._known: dict[tuple[str | None, ...], Price] = {}
+        self._unknown: dict[tuple[str | None, ...], float] = {}
         self._has_complained = False
 
     def of(self, *models: str | None) -> Price | None:
         """Return the price of the first of these names that has one. Never raises."""
         found = self._known.get(models)
+        if found is None and monotonic() >= self._unknown.get(models, 0.0):
+            found = self._look_up(models)
+        return found
+
+    def _look_up(self, models: tuple[str | None, ...]) -> Price | None:
+        looked: Any = next((price for model in models if model and (price := self._look(model))), None)
+        if not isinstance(looked, Price | None):
+            self._complain()
+            looked = None
+        found: Price | None = looked
         if found is None:
-            looked: Any = next((price for model in models if model and (price := self._look(model))), None)
-            if not isinstance(looked, Price | None):
-                self._complain()
-                return None
-            found = looked
-            if found is not None and len(self._known) < _MOST_REMEMBERED:
-                self._known[models] = found
+            if len(self._unknown) >= _MOST_REMEMBERED:
+                self._unknown.clear()
+            self._unknown[models] = monotonic() + _ASKED_AGAIN_AFTER
+        elif len(self._known) < _MOST_REMEMBERED:
+            self._known[models] = found
         return found
 
     def cost(self, usage: Usage | None, *models: str | None) -> float | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import run
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.llms import LLM
@@ -374,6 +375,30 @@ class TestCallbacks:
         await asyncio.gather(*(model.ainvoke("Hi") for _ in range(5)))
         await model.ainvoke("Hi")
         assert limiter.asked == stand_in.calls == 1
+
+    async def test_a_hit_costs_no_more_tasks_than_one_of_a_dict(
+        self, stand_in: ProviderServer, cache: LangChainCache, monkeypatch: pytest.MonkeyPatch
+    ):
+        """LangChain makes tasks for every handler that a call has: there is to be none of ours."""
+
+        async def tasks_of_a_hit(model: ChatOpenAI) -> int:
+            await model.ainvoke("Hi")
+            made: list[object] = []
+
+            def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+                made.append(coro)
+                return asyncio.Task(coro, loop=loop, **options)
+
+            asyncio.get_running_loop().set_task_factory(factory)
+            await model.ainvoke("Hi")
+            asyncio.get_running_loop().set_task_factory(None)
+            return len(made)
+
+        calls = stand_in.calls
+        ours = await tasks_of_a_hit(chat(stand_in, cache))
+        monkeypatch.setattr("langchain_core.tracers.context._configure_hooks", [])
+        assert ours == await tasks_of_a_hit(chat(stand_in, InMemoryCache()))
+        assert stand_in.calls == calls + 2
 
 
 class Hearing(BaseCallbackHandler):

@@ -64,6 +64,26 @@ def test_a_table_of_one_s_own_may_be_any_object():
     assert prices.of("gpt-4o-mini") == Prices().of("gpt-4o-mini")
 
 
+def test_a_table_is_asked_seldom_for_a_price_that_it_may_learn(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr("llmcache_plugins.prices.monotonic", lambda: now)
+    known: dict[str, Price] = {}
+    asked: list[str] = []
+
+    class Table:
+        def price_of(self, model: str, /) -> Price | None:
+            asked.append(model)
+            return known.get(model)
+
+    prices = Prices(Table())
+    assert [prices.of("new"), prices.of("new")] == [None, None]
+    assert asked == ["new"]
+    known["new"] = Price(input=3)
+    now += 60
+    assert [prices.of("new"), prices.of("new")] == [Price(input=3)] * 2
+    assert asked == ["new", "new"]
+
+
 @pytest.mark.parametrize("wrong", [ZeroDivisionError(), 0.15, (1, 2)])
 def test_a_table_that_misbehaves_is_no_price_and_is_said_once(wrong: Any, caplog: pytest.LogCaptureFixture):
     class Table:

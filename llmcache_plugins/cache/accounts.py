@@ -86,11 +86,9 @@ def _believed(usage: Usage | None) -> Usage | None:
     """Return what a codec has found, if it can be: codecs may be anybody's."""
     if usage is None:
         return None
-    return usage if _is_count(usage.input_tokens) and _is_count(usage.output_tokens) else None
-
-
-def _is_count(tokens: object) -> bool:
-    return type(tokens) is int and 0 <= tokens <= _MOST_TOKENS
+    read, written = usage.input_tokens, usage.output_tokens
+    are_counts = type(read) is int and type(written) is int
+    return usage if are_counts and 0 <= read <= _MOST_TOKENS and 0 <= written <= _MOST_TOKENS else None
 
 
 def _name(model: object) -> str | None:

@@ -67,7 +67,7 @@ class Purpose(enum.StrEnum):
     EMBEDDING = "embedding"
 
 
-class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+class Resolved(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A call was answered."""
 
     outcome: Outcome

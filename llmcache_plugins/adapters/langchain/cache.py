@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from weakref import WeakValueDictionary
 
 try:
     from langchain_core.caches import BaseCache
-    from langchain_core.callbacks import AsyncCallbackHandler
-    from langchain_core.tracers.context import register_configure_hook
 except ImportError as error:
     raise ImportError('LangChainCache needs LangChain: pip install "llmcache-plugins[langchain]"') from error
 
+from llmcache_plugins.adapters.langchain.failures import listen
 from llmcache_plugins.adapters.langchain.keyring import KeyRing, LateKey
 from llmcache_plugins.adapters.langchain.keys import request_of
 from llmcache_plugins.adapters.langchain.shown import shown
@@ -30,11 +28,11 @@ from llmcache_plugins.adapters.sync_half import SyncHalf
 from llmcache_plugins.adapters.under_way import abandon, belongs_here, is_under_way, note
 from llmcache_plugins.cache import Errand, ResponseCache, brought
 from llmcache_plugins.errors import CacheMiss
-from llmcache_plugins.loops import PerLoop, running_loop
+from llmcache_plugins.loops import PerLoop
 from llmcache_plugins.telemetry import Face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
     from langchain_core.outputs import Generation
@@ -63,6 +61,9 @@ _known: WeakValueDictionary[tuple[str, str, str], LangChainCache] = WeakValueDic
 def known_cache(address: str, config: CacheConfig) -> LangChainCache | None:
     """Return the cache of this process for a server and a namespace, the youngest of several."""
     return _known.get(_place_of(address, config))
+
+
+listen()
 
 
 def _place_of(address: str, config: CacheConfig) -> tuple[str, str, str]:
@@ -300,50 +301,6 @@ def _whole(prompt: str, llm_string: str) -> dict[str, Any] | None:
     request = request_of(prompt, llm_string)
     # A chat that could not be read is a text of JSON: with all its turns, and no question.
     return None if "prompt" in request and prompt.startswith("[") else request
-
-
-class _Unheard:
-    """An event that is of no interest while one waits for a failure.
-
-    LangChain makes an event loop for what an asynchronous handler has to do in a thread, at each token, and
-    waits for a thread of the executor for what a synchronous one has to do on a loop.
-    """
-
-    def __get__(self, _handler: object, _kind: type) -> Callable[..., Any]:
-        return _ignore if running_loop() is None else _aignore
-
-
-def _ignore(*_arguments: Any, **_keywords: Any) -> None:
-    pass
-
-
-async def _aignore(*_arguments: Any, **_keywords: Any) -> None:
-    pass
-
-
-class _Failures(AsyncCallbackHandler):
-    """Sees the failed calls of completion models and of synchronous ones, whose tasks and threads live on.
-
-    Hears nothing unless this context was sent to call: LangChain asks each handler of each event, tokens
-    included, what it ignores, in a task for each. So there is one; LangChain runs an asynchronous one in
-    threads as well, a synchronous one would wait for a thread of the loop's executor. Not run inline: then
-    langchain-core 1.8 keeps `on_llm_start` from all others.
-    """
-
-    ignore_agent = ignore_chain = ignore_chat_model = ignore_custom_event = True
-    ignore_retriever = ignore_retry = True
-    on_llm_start = on_llm_new_token = on_llm_end = on_stream_event = _Unheard()
-
-    @property
-    def ignore_llm(self) -> bool:
-        return not is_under_way()
-
-    async def on_llm_error(self, error: BaseException, **_kwargs: Any) -> None:
-        abandon(error)
-
-
-_failures = _Failures()
-register_configure_hook(ContextVar("llmcache_langchain_failures", default=_failures), inheritable=False)
 
 
 def _abandon_with(task: asyncio.Task[Any] | None, errand: Errand) -> None:
