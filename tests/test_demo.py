@@ -299,19 +299,20 @@ def test_a_missing_key_is_named(small):
     ],
 )
 def test_a_bad_line_is_named(line, says):
-    text = f"{json.dumps(_body('fine'))}\n\n{line}\n"
+    lines = (json.dumps(_body("fine")), "\n", line)
 
     with pytest.raises(CannotRun) as caught:
-        read_questions(text, name="mine.jsonl", parameters=PARAMETERS)
+        read_questions(lines, name="mine.jsonl", parameters=PARAMETERS)
 
     assert str(caught.value).startswith("mine.jsonl, line 3: ")
     assert says in str(caught.value)
 
 
-def test_a_line_separator_inside_a_text_ends_no_line():
-    body = _body("one\u2028two")
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
+    body, path = _body("one\u2028two"), tmp_path / "questions.jsonl"
+    path.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
 
-    assert read_questions(json.dumps(body, ensure_ascii=False), name="f", parameters=PARAMETERS) == [body]
+    assert load_questions(path, parameters=PARAMETERS) == [body]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@ what the requests say.
 
 import dataclasses
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.lines import BadLine, documents, opened
 from llmcache_plugins.cli.options import AsJson
 from llmcache_plugins.cli.support import CannotRun, Exit
 
@@ -52,46 +51,25 @@ def suggest(
 def _advice(file: str) -> "Advice":
     from llmcache_plugins.suggest import suggest as advise
 
-    with _opened(file) as lines:
+    with opened(file, of="requests") as lines:
         advice = advise(read_requests(lines, name=file))
     if not advice.requests:
         raise CannotRun(f"{file}: no request that could be cached")
     return advice
 
 
-def read_requests(lines: TextIO, *, name: str) -> Iterator[dict[str, Any] | str]:
+def read_requests(lines: Iterable[str], *, name: str) -> Iterator[dict[str, Any] | str]:
     """Yield the requests of a file, one a line; empty lines count for nothing.
 
     Raises `CannotRun`, naming the file `name` and the line, for what is none.
     """
-    number = 0
-    try:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _request(line, where=f"{name}, line {number}")
-    except UnicodeDecodeError as error:
-        raise CannotRun(f"{name}, after line {number}: not UTF-8 text; save it as UTF-8") from error
-
-
-def _request(line: str, *, where: str) -> dict[str, Any] | str:
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        # Not the error's own words: they may quote the line.
-        reason = f"column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise CannotRun(f"{where}: not JSON ({reason}); write one request a line") from None
-    if isinstance(request, dict | str):
-        return request
-    raise CannotRun(f"{where}: not a request; write an object, or a prompt as a string")
-
-
-def _opened(file: str) -> TextIO:
-    try:
-        # Lines end at "\n" alone: U+2028 may stand in a JSON string as it is.
-        where = sys.stdin.fileno() if file == "-" else Path(file)
-        return open(where, encoding="utf-8", newline="\n", closefd=file != "-")
-    except OSError as error:
-        raise CannotRun(f"{file}: {error.strerror or error}; name a file of requests") from error
+    for found in documents(lines):
+        if isinstance(found, BadLine):
+            raise CannotRun(f"{name}, line {found.line}: {found.reason}; write one request a line")
+        number, request = found
+        if not isinstance(request, dict | str):
+            raise CannotRun(f"{name}, line {number}: not a request; write an object, or a prompt as a string")
+        yield request
 
 
 def _as_json(advice: "Advice") -> dict[str, Any]:

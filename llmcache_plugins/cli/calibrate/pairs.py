@@ -1,16 +1,12 @@
-"""The file of labelled pairs, line by line. What cannot be read is named by its line, never quoted."""
+"""The labelled pairs of a file, one a line."""
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from typing import Any
 
-from llmcache_plugins.cli.support import CannotRun
+from llmcache_plugins.cli.lines import BadLine, documents
 
-__all__ = ["BadLine", "Pair", "opened", "read_pairs"]
+__all__ = ["Pair", "read_pairs"]
 
 _LABELS = ("same", "ok")
 
@@ -24,48 +20,18 @@ class Pair:
     same: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that is no labelled pair; `reason` completes "line 7: "."""
-
-    line: int
-    reason: str
-
-
-@contextmanager
-def opened(file: str) -> Iterator[TextIO]:
-    """Open a file of lines; `-` is stdin."""
-    where = sys.stdin.fileno() if file == "-" else Path(file)
-    try:
-        # Lines end at "\n" alone: U+2028 may stand in a JSON string as it is. Bytes that are no UTF-8 are a
-        # bad line's, not the file's.
-        with open(
-            where, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=file != "-"
-        ) as lines:
-            yield lines
-    except OSError as error:
-        raise CannotRun(f"{file}: {error.strerror or error}; name a file of labelled pairs") from error
-
-
-def read_pairs(lines: TextIO) -> Iterator[Pair | BadLine]:
+def read_pairs(lines: Iterable[str]) -> Iterator[Pair | BadLine]:
     """Yield what each line holds; empty lines count for nothing."""
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            read = _read(line)
+    for found in documents(lines):
+        if isinstance(found, BadLine):
+            yield found
+        else:
+            number, said = found
+            read = _read(said)
             yield BadLine(number, read) if isinstance(read, str) else read
 
 
-def _read(line: str) -> Pair | str:
-    try:
-        line.encode()
-        said = json.loads(line)
-    except UnicodeEncodeError:
-        return "not UTF-8 text"
-    except json.JSONDecodeError as error:
-        # Not the error's own words: they may quote the line.
-        return f"not JSON (column {error.colno})"
-    except (ValueError, RecursionError):
-        return "not JSON"
+def _read(said: Any) -> Pair | str:
     if not isinstance(said, dict):
         return "not an object"
     for name in ("a", "b"):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmcache_plugins.cli.calibrate.pairs import BadLine
+from llmcache_plugins.cli.lines import BadLine
 from llmcache_plugins.semantic.calibration import Calibration, Rate, Row
 from llmcache_plugins.semantic.calibration.bounds import upper_bound
 

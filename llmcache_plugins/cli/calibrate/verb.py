@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmcache_plugins.cli.calibrate.pairs import BadLine, Pair, opened, read_pairs
+from llmcache_plugins.cli.calibrate.pairs import Pair, read_pairs
 from llmcache_plugins.cli.ending import with_a_sentence
+from llmcache_plugins.cli.lines import BadLine, opened
 from llmcache_plugins.cli.options import NOT_FROM_A_FILE, AsJson
 from llmcache_plugins.cli.support import CannotRun, Exit
 from llmcache_plugins.errors import LLMCacheError
@@ -87,7 +88,7 @@ def calibrate(
             raise CannotRun(f"--target-error is a share between 0 and 1, not {target_error:g}")
         enabled = tuple(Guard) if guards else ()
         embedding = Embedding(_embedder(embedder), timeout=_PATIENCE)
-        with opened(file) as lines:
+        with opened(file, of="labelled pairs") as lines:
             sample = asyncio.run(_measured(read_pairs(lines), embedding, Guards(enabled)))
         if not sample.scores:
             raise CannotRun(f"{file}: {_without_pairs(sample.bad)}")

@@ -5,15 +5,15 @@ Owns the format and what is said about a line that is not of it. Knows nothing o
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmcache_plugins.cli.lines import BadLine, documents, opened
 from llmcache_plugins.cli.support import CannotRun
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable
     from importlib.resources.abc import Traversable
 
 __all__ = ["Request", "load_questions", "read_questions"]
@@ -27,22 +27,24 @@ _EXAMPLE = '{"messages": [{"role": "user", "content": "..."}]}'
 def load_questions(path: Path | None, *, parameters: Collection[str] | None) -> list[Request]:
     """Return the requests of a file, or of the one that is shipped; see `read_questions`."""
     source = _shipped() if path is None else path
-    try:
-        text = source.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CannotRun(f"{source}: {error.strerror or error}; name a file of requests") from error
-    except UnicodeDecodeError as error:
-        raise CannotRun(f"{source}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    return read_questions(text, name=str(source), parameters=parameters)
+    with opened(source, of="requests") as lines:
+        return read_questions(lines, name=str(source), parameters=parameters)
 
 
-def read_questions(text: str, *, name: str, parameters: Collection[str] | None) -> list[Request]:
-    """Return the requests in `text`, in its order; empty lines count for nothing.
+def read_questions(lines: Iterable[str], *, name: str, parameters: Collection[str] | None) -> list[Request]:
+    """Return the requests of the lines, in their order; empty lines count for nothing.
 
     `parameters` are the names a request may have, None if any. Raises `CannotRun`, naming the file `name` and
     the line.
     """
-    requests = [_request(line, where=where, parameters=parameters) for where, line in _lines(text, name)]
+    requests = []
+    for found in documents(lines):
+        if isinstance(found, BadLine):
+            where = f"{name}, line {found.line}"
+            raise CannotRun(f"{where}: {found.reason}; write one request a line, such as {_EXAMPLE}")
+        number, body = found
+        _check(body, where=f"{name}, line {number}", parameters=parameters)
+        requests.append(body)
     if not requests:
         raise CannotRun(f"{name}: no requests; each line is a chat request body such as {_EXAMPLE}")
     return requests
@@ -54,20 +56,7 @@ def _shipped() -> Traversable:
     return packed if packed.is_file() else Path(__file__).parents[3] / "examples" / _SHIPPED
 
 
-def _lines(text: str, name: str) -> Iterator[tuple[str, str]]:
-    # Not splitlines(): it also splits at U+2028, which may stand in a JSON string as it is.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"{name}, line {number}", line
-
-
-def _request(line: str, *, where: str, parameters: Collection[str] | None) -> Request:
-    try:
-        body = json.loads(line)
-    except ValueError as error:
-        raise CannotRun(
-            f"{where}: not JSON ({error}); write one request a line, such as {_EXAMPLE}"
-        ) from None
+def _check(body: Any, *, where: str, parameters: Collection[str] | None) -> None:
     if not isinstance(body, dict):
         raise CannotRun(f"{where}: not an object; write a chat request body such as {_EXAMPLE}")
     messages = body.get("messages")
@@ -79,4 +68,3 @@ def _request(line: str, *, where: str, parameters: Collection[str] | None) -> Re
                 f'{where}: the OpenAI SDK has no parameter "{parameter}"; put what only your provider knows'
                 ' under "extra_body"'
             )
-    return body
