@@ -12,7 +12,8 @@ import concurrent.futures
 import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+
+from llmcache_plugins.loops import tell_of_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -25,18 +26,6 @@ _STOP_WITHIN = 2.0
 """Seconds that an exit may wait for what is being stored."""
 
 
-_all: WeakSet[BackgroundLoop] = WeakSet()
-
-
-def _have_forked() -> None:
-    for background in list(_all):
-        background.has_forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_have_forked)
-
-
 class BackgroundLoop:
     """Runs coroutines for threads that have no loop, or whose loop must not be blocked for long.
 
@@ -44,7 +33,7 @@ class BackgroundLoop:
     """
 
     def __init__(self, *, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        _all.add(self)
+        tell_of_forks(self)
         self._at_end = at_end
         self._lock = threading.Lock()
         self._pid = 0

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import queue
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from llmcache_plugins.loops import tell_of_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,7 @@ class Worker:
     def __init__(self) -> None:
         self._begin()
         atexit.register(self._stop)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._have_forked)
+        tell_of_forks(self)
 
     def _begin(self) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -79,7 +79,8 @@ class Worker:
         if self._thread is not None:
             self._thread.join(timeout=_PATIENCE)
 
-    def _have_forked(self) -> None:
+    def has_forked(self) -> None:
+        """Begin anew, in a child that has no such thread."""
         was_busy = self.is_busy
         self._begin()
         self.generation += was_busy
