@@ -9,10 +9,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import COMMAND, environment, run
+from command import COMMAND, ROOT, environment, run
 
 from llmcache_plugins.semantic.calibration import Calibration
 from llmcache_plugins.semantic.guards import Guard
+from llmcache_plugins.semantic.layer import THRESHOLD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,6 +149,15 @@ def test_guards_and_the_default_embedder_judge(called, folder: Path):
     assert [(row["right"], row["wrong"]) for row in at] == [(1, 0), (1, 2)]
     assert judged["guards"] == sorted(Guard)
     assert plain["embedder"].startswith("all-MiniLM-L6-v2")
+
+
+def test_of_everyday_questions_many_paraphrases_hit_and_hardly_a_near_miss(called):
+    """At the default threshold; the pairs were written by somebody who had not seen the rules."""
+    file = ROOT / "tests" / "data" / "questions.jsonl"
+    rows = json.loads(called("calibrate", str(file), "--json")[1])["thresholds"]
+    right, wrong = next((row["right"], row["wrong"]) for row in rows if row["threshold"] == THRESHOLD)
+    assert right >= 0.42 * 250
+    assert wrong <= 0.02 * right
 
 
 def test_it_reads_stdin(folder: Path):

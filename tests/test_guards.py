@@ -32,6 +32,8 @@ DIFFERENT = {
         ("What does a lion eat?", "What eats a lion?"),
         ("Did the fox eat the hen?", "Did the hen eat the fox?"),
         ("Can I fly before surgery after chemotherapy?", "Can I fly after surgery before chemotherapy?"),
+        ("Who did Bjorn lose to?", "Who lost to Bjorn?"),
+        ("Is Bergen in Norway? Does Oslo pay Bergen?", "Is Bergen in Norway? Does Bergen pay Oslo?"),
     ],
     Guard.NUMBERS: [
         ("What is 12 plus 30?", "What is 12 plus 31?"),
@@ -49,6 +51,7 @@ DIFFERENT = {
         ("Set the delay to 20 ms", "Set the delay to 20 s"),
         ("Is 40 mg a day too much?", "Is 40 mg a week too much?"),
         ("How much is £30 in francs?", "How much is $30 in francs?"),
+        ("How tall is the tower in feet?", "How tall is the tower in metres?"),
     ],
     Guard.DATES: [
         ("Is the shop open on Monday?", "Is the shop open on Sunday?"),
@@ -65,6 +68,7 @@ DIFFERENT = {
         ("Which plants need light?", "Which plants never need light?"),
         ("Which drinks contain sugar?", "Which drinks are sugar-free?"),
         ("What should I eat with gout?", "What should I avoid eating with gout?"),
+        ("I do not remember my password", "I remember my password"),
     ],
     Guard.ANTONYMS: [
         ("How do I open the valve?", "How do I close the valve?"),
@@ -84,6 +88,7 @@ DIFFERENT = {
         ("Can I return it within the trial?", "Can I return it after the trial?"),
         ("Who ruled before the war?", "Who ruled since the war?"),
         ("What if the launch is successful?", "What if the launch is unsuccessful?"),
+        ("Which town has the most cafes?", "Which town has the fewest cafes?"),
     ],
     Guard.QUANTIFIERS: [
         ("Do all birds fly?", "Do some birds fly?"),
@@ -99,6 +104,7 @@ DIFFERENT = {
         ("Who runs UNESCO today?", "Who runs UNICEF today?"),
         ("What is the tuition at Boston University?", "What is the tuition at Boston College?"),
         ("Where is the Coral Company of Hull based?", "Where is the Coral Corporation of Hull based?"),
+        ("What did George H. W. Hill write?", "What did George W. Hill write?"),
     ],
     Guard.CODE: [
         ("What does os.path.join return?", "What does os.path.split return?"),
@@ -112,6 +118,10 @@ DIFFERENT = {
         ("When did the bridge collapse?", "Why did the bridge collapse?"),
         ("Where is the tower?", "How tall is the tower?"),
         ("Who built the canal?", "When was the canal built?"),
+        ("Can I bring a dog?", "Must I bring a dog?"),
+        ("Do I have to bring a helmet?", "May I bring a helmet?"),
+        ("Is it possible to retire late?", "Is it advisable to retire late?"),
+        ("Who may vote?", "Who must vote?"),
     ],
 }
 """Pairs that one answer does not serve, by the guard that has to say so."""
@@ -152,6 +162,12 @@ SAME = [
     ),
     ("Which university has the best food?", "Which college has the best food?"),
     ("Where does the President of Chile live?", "Where does the Chilean president live?"),
+    ("How can I ship a lamp overseas safely?", "How can I safely ship a lamp overseas?"),
+    ("During which century was the tower built?", "The tower was built during which century?"),
+    ("How many teeth does a horse have?", "A horse has how many teeth?"),
+    ("Is it hard to learn Basque?", "Is Basque hard to learn?"),
+    ("I don't understand why my loop stops", "Why does my loop stop?"),
+    ("What was Wilde imprisoned for?", "Why did Wilde go to prison?"),
 ]
 """Pairs that one answer serves: no guard may say otherwise."""
 
@@ -517,6 +533,8 @@ def test_what_may_count_in_letters_is_never_taken_for_the_same(one: str, other: 
         ("Just curious, what is the plural of octopus?", "What is the plural of octopus?"),
         ("What is the diff between RAM and ROM?", "What is the difference between RAM and ROM?"),
         ("How do I get a job at openAI?", "How can one get a job at OpenAI?"),
+        ('What is the meaning of "zeitgeist"?', 'What\'s the meaning of "zeitgeist"?'),
+        ("Tell me a joke about llamas", "Please tell me a joke about llamas :)"),
     ],
 )
 def test_what_is_only_form_is_the_same(one: str, other: str):

@@ -430,7 +430,7 @@ class TestLifeAndDeath:
 
     async def test_it_expires_with_its_answer(self, shelf: Shelf, server: Server | Cluster):
         await shelf.add("stays", unit(1))
-        assert await shelf.add("short", unit(1), ttl=1.0)
+        assert await shelf.add("short", unit(1), ttl=2.0)
 
         async def is_gone() -> bool:
             return await shelf.texts(unit(1)) == ["stays"]

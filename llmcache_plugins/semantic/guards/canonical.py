@@ -7,6 +7,7 @@ of what is asked.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llmcache_plugins.semantic.guards.stems import infinitive
@@ -57,6 +58,36 @@ class _Pattern(NamedTuple):
                 return -1
         return position
 
+    def may_begin(self, first: str, second: str) -> bool:
+        """Whether it may fit where these two words are; `second` is "" at the end."""
+        words, position = (first, second), 0
+        for options, optional in self.steps:
+            if position == len(words):
+                return True
+            if words[position] in options:
+                position += 1
+            elif not optional:
+                return False
+        return True
+
+
+class _Table:
+    """Patterns in their order. Most are ruled out by two words, and that is remembered."""
+
+    def __init__(self, *patterns: dict[str, tuple[_Pattern, ...]]) -> None:
+        self._by_first = _merged(*patterns)
+        self._fitting = lru_cache(maxsize=4096)(self._filtered)
+
+    def at(self, words: Sequence[str], position: int) -> tuple[_Pattern, ...]:
+        """Return those that may fit at a position."""
+        first = words[position]
+        if first not in self._by_first:
+            return ()
+        return self._fitting(first, words[position + 1] if position + 1 < len(words) else "")
+
+    def _filtered(self, first: str, second: str, /) -> tuple[_Pattern, ...]:
+        return tuple(one for one in self._by_first[first] if one.may_begin(first, second))
+
 
 def _patterns(rows: str, *, indirect: bool = False) -> dict[str, tuple[_Pattern, ...]]:
     table: dict[str, list[_Pattern]] = {}
@@ -91,9 +122,9 @@ def _merged(*tables: dict[str, tuple[_Pattern, ...]]) -> dict[str, tuple[_Patter
     return merged
 
 
-_OPENERS: Final = _merged(_patterns(INDIRECT, indirect=True), _patterns(OPENERS))
-_FRAMES: Final = _patterns(FRAMES)
-_CLOSERS: Final = _patterns(CLOSERS)
+_OPENERS: Final = _Table(_patterns(INDIRECT, indirect=True), _patterns(OPENERS))
+_FRAMES: Final = _Table(_patterns(FRAMES))
+_CLOSERS: Final = _Table(_patterns(CLOSERS))
 
 
 def plain_sentences(words: Sequence[str], shown: Sequence[str]) -> list[list[str]]:
@@ -102,17 +133,17 @@ def plain_sentences(words: Sequence[str], shown: Sequence[str]) -> list[list[str
     current: list[str] = []
     length = len(words)
     for position, word in enumerate(words):
-        if word == BREAK or (word == COMMA and _ends_politeness(words, position, current)):
+        if word not in _NOT_PLAIN:
+            current.append(AGREEMENT.get(word, word))
+        elif word == BREAK or (word == COMMA and _ends_politeness(words, position, current)):
             sentences.append(current)
             current = []
         elif word in _ARTICLES:
             # "vitamin A" and what ends in a letter are no articles.
             if word == "a" and (position + 1 == length or (position and shown[position] == "A")):
                 current.append(word)
-        elif word not in FILLERS and word != COMMA:
-            current.append(
-                word if word == "am" and _after_number(words, position) else AGREEMENT.get(word, word)
-            )
+        elif word == "am":
+            current.append(word if _after_number(words, position) else AGREEMENT.get(word, word))
     sentences.append(current)
     sentences = [sentence for sentence in sentences if sentence]
     only = len(sentences) == 1
@@ -120,6 +151,7 @@ def plain_sentences(words: Sequence[str], shown: Sequence[str]) -> list[list[str
 
 
 _ARTICLES: Final = frozenset(("a", "an", "the"))
+_NOT_PLAIN: Final = _ARTICLES | FILLERS | {BREAK, COMMA, "am"}
 
 
 def _ends_politeness(words: Sequence[str], position: int, before: list[str]) -> bool:
@@ -163,7 +195,7 @@ def _plain(sentence: list[str], *, only: bool) -> list[str]:
 def _opened(words: list[str]) -> tuple[int, bool]:
     start, indirect = 0, False
     while start < len(words):
-        for pattern in _OPENERS.get(words[start], ()):
+        for pattern in _OPENERS.at(words, start):
             end = pattern.end(words, start)
             if end == start + 1 and end < len(words) and words[end] not in _STARTS:
                 continue
@@ -183,7 +215,7 @@ def _opened(words: list[str]) -> tuple[int, bool]:
 def _closed(words: list[str], start: int) -> int:
     end = len(words)
     for position in range(max(start + 1, end - 5), end):
-        for pattern in _CLOSERS.get(words[position], ()):
+        for pattern in _CLOSERS.at(words, position):
             if pattern.end(words, position) == end and words[position - 1] not in SAYING:
                 return position
     return end
@@ -197,7 +229,7 @@ def _turn(words: list[str]) -> None:
 
 
 def _reframe(words: list[str]) -> bool:
-    for pattern in _FRAMES.get(words[0], ()):
+    for pattern in _FRAMES.at(words, 0):
         end = pattern.end(words, 0)
         if end > 0:
             if end >= len(words) and len(pattern.replacement) != end:

@@ -64,6 +64,8 @@ def unprefixed(word: str, /) -> str | None:
 
 def clash(one: frozenset[str], other: frozenset[str], pairs: frozenset[frozenset[str]]) -> bool:
     """Whether a word that only one text has and one that only the other has are one of the pairs."""
+    if not (one and other):
+        return False
     mine, yours = one - other, other - one
     if not (mine and yours):
         return False

@@ -26,6 +26,8 @@ __all__ = ["accents_differ", "faithful", "numbers_exchanged", "signs"]
 _QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", '\'\'"""""')
 # Something is quoted, listed, or code: then each character may be what is asked about.
 _LITERAL: Final = re.compile(r"""["`\n\t] | (?<![^\W_])' | (?<=\d)' | '(?![^\W_]|\s|[?.!,;]|$)""", re.VERBOSE)
+_QUOTED: Final = re.compile(r'"[^"\n]*"')
+_SMILE: Final = re.compile(r"(?<=[\w.!?])\s*[:;]-?[)D]+$")
 _LISTED: Final = re.compile(r"(?<!\d):|:(?!\d)")
 # What closes and parts sentences, and joins words.
 _MARKS: Final = re.compile(
@@ -80,7 +82,14 @@ def faithful(one: str, other: str) -> bool:
     if not (_WORDS.search(one) and _WORDS.search(other)):
         return False
     if _LITERAL.search(one) or _LITERAL.search(other):
-        return _bare(one) == _bare(other)
+        if _bare(one) == _bare(other):
+            return True
+        if _QUOTED.findall(one) != _QUOTED.findall(other):
+            return False
+        # The same is quoted: then it is about what is around it.
+        one, other = _QUOTED.sub("", one), _QUOTED.sub("", other)
+        if _LITERAL.search(one) or _LITERAL.search(other):
+            return False
     return (
         _same_is_listed(one, other)
         and _symbols(_bare(one)) == _symbols(_bare(other))
@@ -133,7 +142,7 @@ def signs(text: str) -> tuple[str, ...]:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text).translate(_QUOTES).strip()
+    return _SMILE.sub("", unicodedata.normalize("NFC", text).translate(_QUOTES).strip())
 
 
 def _bare(text: str) -> str:

@@ -6,6 +6,7 @@ are "best", a closing "why?" is gone. What that loses is what the guards look at
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from llmcache_plugins.semantic.guards.stems import head, infinitive, singular
@@ -74,9 +75,14 @@ def _bold(words: Sequence[str]) -> list[str]:
             continue
         if found and found[-1][0].isdigit() and (unit := UNITS.get(word)):
             word = unit[0]
-        found.append("best" if word in BEST else head(singular(word)))
+        found.append(_plainest(word))
     _sort(found)
     return found or list(words)
+
+
+@lru_cache(maxsize=8192)
+def _plainest(word: str, /) -> str:
+    return "best" if word in BEST else head(singular(word))
 
 
 def _participle(word: str) -> bool:

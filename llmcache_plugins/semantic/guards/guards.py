@@ -16,11 +16,13 @@ from llmcache_plugins.semantic.guards.faithful import (
 )
 from llmcache_plugins.semantic.guards.little_words import opposed, owners_differ
 from llmcache_plugins.semantic.guards.names import missing, renamed
-from llmcache_plugins.semantic.guards.order import agent_kept, exchanged, reordered
+from llmcache_plugins.semantic.guards.order import agent_kept, doer_asked, exchanged, reordered
 from llmcache_plugins.semantic.guards.pair import Pair
+from llmcache_plugins.semantic.guards.profile import profile_of
 from llmcache_plugins.semantic.guards.quantifiers import conflict
 from llmcache_plugins.semantic.guards.quantities import numbers_differ, units_differ
 from llmcache_plugins.semantic.guards.question import exclude, far
+from llmcache_plugins.semantic.guards.sentences import without_shared
 from llmcache_plugins.semantic.guards.stems import concept
 from llmcache_plugins.semantic.guards.words.function_words import LIGHT
 
@@ -86,7 +88,7 @@ def _word_order(pair: Pair) -> str | None:
     one, other = pair.asked.order, pair.stored.order
     if exchanged(one, other):
         return "a word has changed its part, as in from A to B and from B to A"
-    if reordered(one, other) or agent_kept(one, other):
+    if reordered(one, other) or agent_kept(one, other) or doer_asked(one, other):
         return "the same words in another order"
     return None
 
@@ -154,6 +156,9 @@ def _code(pair: Pair) -> str | None:
 
 
 def _question_word(pair: Pair) -> str | float | None:
+    asked, stored = pair.asked.modality, pair.stored.modality
+    if asked != stored and asked and stored:
+        return "one asks what may be done, the other what should or must"
     one, other = pair.asked.question, pair.stored.question
     if one == other:
         return None
@@ -250,6 +255,15 @@ class Guards:
                 penalty += found
                 if found <= 0:
                     passed.append(guard)
+        if asked.sentences > 1 and stored.sentences > 1 and not vetoes:
+            vetoes += self._of_the_rest(asked.text, stored.text)
         if asked.gist == stored.gist:
             penalty = 0.0
         return Verdict(tuple(vetoes), penalty, tuple(passed), same_text=False)
+
+    def _of_the_rest(self, asked: str, stored: str) -> tuple[Veto, ...]:
+        """Return the vetoes of two texts without the sentences that they share: those hide what differs."""
+        asked, stored = without_shared(asked, stored)
+        if not (asked and stored):
+            return ()
+        return self.judge(profile_of(asked), profile_of(stored)).vetoes

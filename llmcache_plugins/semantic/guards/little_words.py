@@ -25,6 +25,7 @@ _OPPOSED: Final = frozenset(
         "over under",
         "inside outside",
         "most least",
+        "most fewest",
         "more less",
         "more fewer",
         "many few",

@@ -27,11 +27,13 @@ class Names(NamedTuple):
     """Words that are written as names.
 
     `concepts` are what they stand for; `with_synonyms` the words of which a synonym would be another name:
-    a university is a college, but Boston University is not Boston College.
+    a university is a college, but Boston University is not Boston College; `initials` the letters of George
+    H. W. Bush that make him another than George W. Bush.
     """
 
     concepts: frozenset[str]
     with_synonyms: frozenset[str]
+    initials: frozenset[str]
 
 
 def names(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -> Names:
@@ -45,7 +47,7 @@ def names(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
     if len(capitalised) > 3:
         lower = sum(map(str.islower, shown))
         if len(capitalised) > _TITLE * (len(capitalised) + lower):
-            return Names(frozenset(found), _NOTHING)
+            return Names(frozenset(found), _NOTHING, _NOTHING)
     with_synonyms = []
     for position in capitalised:
         word, written = words[position], shown[position]
@@ -57,10 +59,28 @@ def names(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
                 with_synonyms.append(word)
     if not found:
         return _NONE
-    return Names(frozenset(found), frozenset(with_synonyms) if with_synonyms else _NOTHING)
+    return Names(
+        frozenset(found),
+        frozenset(with_synonyms) if with_synonyms else _NOTHING,
+        _initials_in(words, shown) if BREAK in present else _NOTHING,
+    )
 
 
-_NONE: Final = Names(_NOTHING, _NOTHING)
+_NONE: Final = Names(_NOTHING, _NOTHING, _NOTHING)
+
+
+def _initials_in(words: Sequence[str], shown: Sequence[str]) -> frozenset[str]:
+    """Return the single letters with a full stop between the words of a name."""
+    found = [
+        words[place]
+        for place in range(1, len(words) - 2)
+        if len(shown[place]) == 1
+        and shown[place].isupper()
+        and words[place + 1] == BREAK
+        and shown[place + 2][:1].isupper()
+        and (words[place - 1] == BREAK or shown[place - 1][:1].isupper())
+    ]
+    return frozenset(found) if found else _NOTHING
 
 
 def missing(names_here: frozenset[str], there: frozenset[str], initials: str) -> list[str]:
@@ -79,7 +99,9 @@ def missing(names_here: frozenset[str], there: frozenset[str], initials: str) ->
 
 
 def renamed(here: Names, there: Names) -> bool:
-    """Whether a word of a name has been exchanged for its synonym, which makes it another name."""
+    """Whether a name has other initials, or a word of it has been exchanged for a synonym."""
+    if here.initials != there.initials and here.initials and there.initials:
+        return True
     if not (here.with_synonyms and there.with_synonyms):
         return False
     mine, yours = here.with_synonyms - there.with_synonyms, there.with_synonyms - here.with_synonyms

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from llmcache_plugins.semantic.guards.negation import NEGATORS
 from llmcache_plugins.semantic.guards.stems import concept
 from llmcache_plugins.semantic.guards.tokens import BREAK, COMMA
-from llmcache_plugins.semantic.guards.words.function_words import BE, FUNCTION_WORDS, LIGHT
+from llmcache_plugins.semantic.guards.words.function_words import (
+    BE,
+    DO,
+    FUNCTION_WORDS,
+    HAVE,
+    LIGHT,
+    QUESTION_WORDS,
+)
 from llmcache_plugins.semantic.guards.words.irregular import PARTICIPLES
 
 if TYPE_CHECKING:
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
 _ROLES: Final = frozenset(
     """
     from to into than over by of for in on at with against about before after without instead under as onto
+    during through near via
     """.split()
 )
 _STRONG: Final = frozenset("from to into than over before after without instead under against".split())
@@ -40,8 +48,19 @@ _BEFORE_A_VERB: Final = frozenset(
     """.split()
 )
 _MOST_ROLES: Final = 20
+_HOW: Final = "-ly"
+_NO_ADVERBS: Final = frozenset(
+    """
+    family reply apply supply rely multiply assembly anomaly monopoly italy july bully belly jelly ally fly
+    butterfly homely lovely friendly daily weekly monthly yearly early elderly only likely unlikely deadly
+    costly silly ugly holy lily poly rally tally folly comply imply
+    """.split()
+)
 _POSSESSIVE: Final = ("'s", "s'", "\u2019s", "s\u2019")
 _BOUND: Final = frozenset("a an the my your his her its our their this that these those some any".split())
+_LITTLE: Final = _ROLES | FUNCTION_WORDS | NEGATORS
+_LATE: Final = frozenset("what which who whom how when where".split())
+_BEFORE_LATE: Final = BE | HAVE | _ROLES
 _FRONTED: Final = frozenset("if when while using because although".split()) | _ROLES
 # How many words further a participle stands from its "was".
 _REACH: Final = 4
@@ -59,9 +78,11 @@ class Order(NamedTuple):
     tight: frozenset[tuple[str, str]]  # neighbours, as in "fast animal"
     linked: frozenset[tuple[str, str]]  # those with an "is" between, as in "animal is the fastest"
     fronted: bool
+    opening: str  # "it" of "is it hard to learn", "late" if the question word comes late: "he has how many"
     either_way: bool
     passive: bool
     agent: bool
+    asks_for: str  # of "who": "whom" if it asks who is done to, as in "who did she meet", or "who"
 
 
 def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -> Order:
@@ -74,7 +95,17 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
     role = previous = last = ""
     gap: list[tuple[str, str]] | None = None  # where the next pair of neighbours belongs
     for word, written in zip(words, shown, strict=True):
-        if word in _ROLES:
+        if word not in _LITTLE and word[0].isalnum():
+            here = concept(word)
+            if gap is not None:
+                gap.append((last, here))
+            if word.endswith("ly") and word not in _NO_ADVERBS:
+                role_here = _HOW  # "ship safely" and "safely ship" are one
+            else:
+                role_here = "of" if written.endswith(_POSSESSIVE) else role
+            roles.setdefault(here, role_here)
+            last, gap = here, tight
+        elif word in _ROLES:
             # "instead of", "than in": the first says which part it is. "How to" says none.
             if not (role in _LEADING and previous == role):
                 role = "" if word == "to" and previous in _BEFORE_A_VERB else word
@@ -91,12 +122,6 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
                     role = ""
         elif word in NEGATORS:
             gap = None
-        elif word[0].isalnum():
-            here = concept(word)
-            if gap is not None:
-                gap.append((last, here))
-            roles.setdefault(here, "of" if written.endswith(_POSSESSIVE) else role)
-            last, gap = here, tight
         else:
             gap = None
             if word in _JOINERS:
@@ -117,10 +142,42 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
         frozenset(tight) if tight else _NOTHING,
         frozenset(linked) if linked else _NOTHING,
         bool(words) and words[0] in _FRONTED,
+        _opening(words, present),
         not _EITHER_WAY.isdisjoint(present),
         passive,
         passive and "by" in present,
+        _asked_for(words),
     )
+
+
+def _opening(words: Sequence[str], present: frozenset[str]) -> str:
+    if not words or words[0] in QUESTION_WORDS:
+        return ""
+    if words[0] in BE and words[1:2] == ["it"]:
+        return "it"
+    if _LATE.isdisjoint(present):
+        return ""
+    middle = max(len(words) // 2, 3)
+    is_late = any(
+        word in _LATE and words[place - 1] in _BEFORE_LATE
+        for place, word in enumerate(words[middle:], start=middle)
+    )
+    return "late" if is_late else ""
+
+
+def _asked_for(words: Sequence[str]) -> str:
+    if len(words) < 3 or words[0] != "who":
+        return ""
+    if words[1] in DO:
+        return "" if words[2] in _BOUND else "whom"
+    return "" if words[1] in FUNCTION_WORDS else "who"
+
+
+def doer_asked(one: Order, other: Order) -> bool:
+    """Whether one asks who did it, the other to whom it was done, and nothing else sets them apart."""
+    if one.asks_for == other.asks_for or not (one.asks_for and other.asks_for):
+        return False
+    return one.roles.keys() == other.roles.keys()
 
 
 def _passive(words: Sequence[str]) -> bool:
@@ -165,7 +222,8 @@ def reordered(one: Order, other: Order) -> bool:
     left, right = _bound(one, other), _bound(other, one)
     if left == right:
         return False
-    if _rotated(left, right) and (one.breaks or other.breaks or one.fronted or other.fronted):
+    turned = one.opening != other.opening or one.breaks or other.breaks or one.fronted or other.fronted
+    if turned and _rotated(left, right):
         return False
     places_left = {word: place for place, word in enumerate(one.concepts)}
     places_right = {word: place for place, word in enumerate(other.concepts)}

@@ -6,6 +6,7 @@ numbers, names and code.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -21,7 +22,7 @@ from llmcache_plugins.semantic.guards.negation import negators
 from llmcache_plugins.semantic.guards.order import Order, order
 from llmcache_plugins.semantic.guards.quantifiers import quantifiers
 from llmcache_plugins.semantic.guards.quantities import Quantities, quantities
-from llmcache_plugins.semantic.guards.question import question
+from llmcache_plugins.semantic.guards.question import modality, question
 from llmcache_plugins.semantic.guards.stems import concept
 from llmcache_plugins.semantic.guards.tense import tense
 from llmcache_plugins.semantic.guards.tokens import tokens_of
@@ -30,6 +31,7 @@ from llmcache_plugins.semantic.guards.words.function_words import FUNCTION_WORDS
 # Longer texts are more than a question; the guards read the start of them only.
 MAX_CHARACTERS: Final = 4000
 
+_DIGIT: Final = re.compile(r"\d")
 # One for all: what is empty in most texts is not to be fetched from memory for each.
 _NOTHING: Final[frozenset[str]] = frozenset()
 
@@ -66,6 +68,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     code: frozenset[str]
     order: Order
     question: str
+    modality: str
+    sentences: int
 
 
 def profile_of(text: str) -> Profile:
@@ -80,7 +84,7 @@ def profile_of(text: str) -> Profile:
         text=text,
         has_words=any(map(str.isalnum, canonical)),
         signs=() if too_long else signs(text),
-        has_digits=any(map(str.isdigit, canonical)),
+        has_digits=_DIGIT.search(canonical) is not None,
         has_accents=not text.isascii(),
         canonical=canonical,
         gist=gist_of(sentences) or canonical,
@@ -101,4 +105,6 @@ def profile_of(text: str) -> Profile:
         code=identifiers(words, shown),
         order=arranged,
         question=question(sentences),
+        modality=modality(sentences),
+        sentences=len(sentences),
     )

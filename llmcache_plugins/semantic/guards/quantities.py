@@ -44,8 +44,13 @@ def number_in(word: str, /) -> str | None:
 
 def quantities(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -> Quantities:
     """Return the numbers and units among the tokens."""
+    # Most words begin with a letter of ASCII: neither a digit nor a sign.
     roman = not _ROMAN_WORDS.isdisjoint(present)
-    if not roman and _UNIT_WORDS.isdisjoint(present) and not any(map(_starts_with_digit, present)):
+    if (
+        not roman
+        and _UNIT_WORDS.isdisjoint(present)
+        and not any(_starts_with_digit(word) for word in present if not "9" < word[0] <= "\x7f")
+    ):
         return EMPTY
     numbers: list[str] = []
     bare: list[str] = []
@@ -102,7 +107,7 @@ def _stands_alone(words: Sequence[str], position: int) -> bool:
     if word not in ONLY_AFTER_A_NUMBER:
         return True
     before = words[position - 1] if position else ""
-    return before in _EACH or (before in _BEFORE_A_UNIT and word.endswith("s"))
+    return before in _EACH or (before in _BEFORE_A_UNIT and (word.endswith("s") or word == "feet"))
 
 
 _Unit = tuple[str, str, float]

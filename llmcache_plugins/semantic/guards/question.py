@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from llmcache_plugins.semantic.guards.words.function_words import AUXILIARIES, PREPOSITIONS, QUESTION_WORDS
+from llmcache_plugins.semantic.guards.words.function_words import (
+    AUXILIARIES,
+    BE,
+    DO,
+    PREPOSITIONS,
+    QUESTION_WORDS,
+)
 from llmcache_plugins.semantic.guards.words.measures import UNITS
 
 if TYPE_CHECKING:
@@ -45,6 +52,35 @@ _MEASURES: Final = {"time": "duration", "month": "duration", "length": "distance
 _TIME: Final = frozenset("time year date day month".split())
 _PLACE: Final = frozenset("place city country state location".split())
 _YES_NO: Final = AUXILIARIES
+
+
+_MAY: Final = "may"
+_MUST: Final = "must"
+_SHOULD: Final = "should"
+_OPENING: Final = {
+    **dict.fromkeys("can could may might".split(), _MAY),
+    "must": _MUST,
+    **dict.fromkeys(("should", "ought"), _SHOULD),
+}
+_PREDICATES: Final = {
+    **dict.fromkeys("possible allowed permitted legal ok okay".split(), _MAY),
+    **dict.fromkeys("necessary required mandatory compulsory obligatory".split(), _MUST),
+    **dict.fromkeys("advisable recommended wise".split(), _SHOULD),
+}
+# "is it really necessary"
+_REACH: Final = 4
+
+
+def modality(sentences: Sequence[Sequence[str]]) -> str:
+    """Return whether the first sentence asks if one may, must or should; "" if none of these."""
+    words = sentences[0] if sentences else ()
+    first = words[0] if words else ""
+    if first in BE:
+        return next((_PREDICATES[word] for word in words[1:_REACH] if word in _PREDICATES), "")
+    if first in DO:
+        has_to = any(one in {"have", "need"} and other == "to" for one, other in pairwise(words))
+        return _MUST if has_to else ""
+    return _OPENING.get(words[1] if first == "who" and len(words) > 1 else first, "")
 
 
 def question(sentences: Sequence[Sequence[str]]) -> str:

@@ -463,7 +463,7 @@ PREFIXES = tuple(
 # Words that have no such meaning, though what follows the first letters is a word too.
 ONLY_LOOK_PREFIXED = frozenset(
     """
-    income inform import impress improve increase invest insure instill imprint inspire indeed intent intend intern
+    imprison income inform import impress improve increase invest insure instill imprint inspire indeed intent intend intern
     inside input install instance discover display disease discount dispose distance disorder district disk dismay
     depart desire detail deliver define decide degrade demand default describe design despite destroy depend
     pretend prevent prepare present preserve postpone understand undergo undertake overcome overview overall
