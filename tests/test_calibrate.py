@@ -152,11 +152,11 @@ def test_guards_and_the_default_embedder_judge(called, folder: Path):
 
 
 def test_of_everyday_questions_many_paraphrases_hit_and_hardly_a_near_miss(called):
-    """At the default threshold; the pairs were written by somebody who had not seen the rules."""
+    """At the default threshold; the pairs are of two who had not seen the rules when they wrote them."""
     file = ROOT / "tests" / "data" / "questions.jsonl"
     rows = json.loads(called("calibrate", str(file), "--json")[1])["thresholds"]
     right, wrong = next((row["right"], row["wrong"]) for row in rows if row["threshold"] == THRESHOLD)
-    assert right >= 0.42 * 250
+    assert right >= 0.43 * 500
     assert wrong <= 0.02 * right
 
 

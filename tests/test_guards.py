@@ -34,6 +34,9 @@ DIFFERENT = {
         ("Can I fly before surgery after chemotherapy?", "Can I fly after surgery before chemotherapy?"),
         ("Who did Bjorn lose to?", "Who lost to Bjorn?"),
         ("Is Bergen in Norway? Does Oslo pay Bergen?", "Is Bergen in Norway? Does Bergen pay Oslo?"),
+        ("It passes at home. It fails at work.", "It passes at work. It fails at home."),
+        ("What leads to rust?", "What does rust lead to?"),
+        ("Who has blocked me?", "Whom have I blocked?"),
     ],
     Guard.NUMBERS: [
         ("What is 12 plus 30?", "What is 12 plus 31?"),
@@ -89,6 +92,7 @@ DIFFERENT = {
         ("Who ruled before the war?", "Who ruled since the war?"),
         ("What if the launch is successful?", "What if the launch is unsuccessful?"),
         ("Which town has the most cafes?", "Which town has the fewest cafes?"),
+        ("How do I zoom in in a map?", "How do I zoom out in a map?"),
     ],
     Guard.QUANTIFIERS: [
         ("Do all birds fly?", "Do some birds fly?"),
@@ -96,6 +100,7 @@ DIFFERENT = {
         ("Who has at least 4 votes?", "Who has at most 4 votes?"),
         ("Show bills of more than 9 euros", "Show bills of less than 9 euros"),
         ("Do many people own boats?", "Do few people own boats?"),
+        ("How do I delete all of my posts?", "How do I delete one of my posts?"),
     ],
     Guard.NAMES: [
         ("When was Virginia Woolf born?", "When was Agatha Christie born?"),
@@ -168,6 +173,12 @@ SAME = [
     ("Is it hard to learn Basque?", "Is Basque hard to learn?"),
     ("I don't understand why my loop stops", "Why does my loop stop?"),
     ("What was Wilde imprisoned for?", "Why did Wilde go to prison?"),
+    ("How does the council set the dog licence fee?", "How is the dog licence fee set by the council?"),
+    ("How do I calm a bird that screams?", "What's the best way to calm a screaming bird?"),
+    ("Since the update my watch is slow", "My watch is slow since the update"),
+    ("Compare tea and coffee", "How do tea and coffee compare?"),
+    ("They charged me a fee by mistake", "I was charged a fee by mistake"),
+    ("Why were Rs. 5 and Rs. 10 coins withdrawn?", "Why have Rs. 10 and Rs. 5 coins been withdrawn?"),
 ]
 """Pairs that one answer serves: no guard may say otherwise."""
 
@@ -284,6 +295,7 @@ def test_most_near_misses_of_the_traps_are_vetoed_and_few_paraphrases():
         ("Is the bridge open?", "Was the bridge open?"),
         ("What are the advantages of trams?", "What are the advantages and disadvantages of trams?"),
         ("How do I become a pilot?", "How do I become a pilot in Canada?"),
+        ("What did Michael Hill study?", "What did Michael B. Hill study?"),
     ],
 )
 def test_a_difference_that_may_matter_costs_something(one: str, other: str):
@@ -535,6 +547,7 @@ def test_what_may_count_in_letters_is_never_taken_for_the_same(one: str, other: 
         ("How do I get a job at openAI?", "How can one get a job at OpenAI?"),
         ('What is the meaning of "zeitgeist"?', 'What\'s the meaning of "zeitgeist"?'),
         ("Tell me a joke about llamas", "Please tell me a joke about llamas :)"),
+        ("How do I build a shed?", "Show me how to build a shed"),
     ],
 )
 def test_what_is_only_form_is_the_same(one: str, other: str):

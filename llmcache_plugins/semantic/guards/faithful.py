@@ -67,7 +67,7 @@ _SHORT: Final = 4
 _THE_NAME: Final = re.compile(r"\b[Tt]he [^\W\d_a-z]")
 _FRAMES: Final = re.compile(
     r"\b(?:(?:can|could|would|will) you (?:please |kindly )?(?:tell|explain to|help|show|let) me(?: know)?"
-    r"|do you (?:happen to )?know|(?:please )?(?:tell|let) me(?: know)?|thank you)\b"
+    r"|do you (?:happen to )?know|(?:please )?(?:tell|let) me(?: know)?|thank you|show me(?= how\b))\b"
     r"|^just curious\b(?=[,:])|(?<=[.?!])\s*cheers\b[.!]*$"
 )
 _DIFF: Final = re.compile(r"\bdiff (?=between\b)")

@@ -16,13 +16,13 @@ from llmcache_plugins.semantic.guards.faithful import (
 )
 from llmcache_plugins.semantic.guards.little_words import opposed, owners_differ
 from llmcache_plugins.semantic.guards.names import missing, renamed
-from llmcache_plugins.semantic.guards.order import agent_kept, doer_asked, exchanged, reordered
 from llmcache_plugins.semantic.guards.pair import Pair
 from llmcache_plugins.semantic.guards.profile import profile_of
 from llmcache_plugins.semantic.guards.quantifiers import conflict
 from llmcache_plugins.semantic.guards.quantities import numbers_differ, units_differ
 from llmcache_plugins.semantic.guards.question import exclude, far
-from llmcache_plugins.semantic.guards.sentences import without_shared
+from llmcache_plugins.semantic.guards.reordering import agent_kept, doer_asked, exchanged, reordered
+from llmcache_plugins.semantic.guards.sentences import parted_otherwise, without_shared
 from llmcache_plugins.semantic.guards.stems import concept
 from llmcache_plugins.semantic.guards.words.function_words import LIGHT
 
@@ -141,7 +141,7 @@ def _names(pair: Pair) -> str | float | None:
     yours = missing(stored.names.concepts, asked.everything, asked.initials)
     if (mine and yours) or renamed(asked.names, stored.names):
         return "the names differ"
-    return _ONE_NAME if mine or yours else None
+    return _ONE_NAME if mine or yours or asked.names.initials != stored.names.initials else None
 
 
 def _code(pair: Pair) -> str | None:
@@ -256,14 +256,17 @@ class Guards:
                 if found <= 0:
                     passed.append(guard)
         if asked.sentences > 1 and stored.sentences > 1 and not vetoes:
-            vetoes += self._of_the_rest(asked.text, stored.text)
+            vetoes += self._of_sentences(asked, stored)
         if asked.gist == stored.gist:
             penalty = 0.0
         return Verdict(tuple(vetoes), penalty, tuple(passed), same_text=False)
 
-    def _of_the_rest(self, asked: str, stored: str) -> tuple[Veto, ...]:
-        """Return the vetoes of two texts without the sentences that they share: those hide what differs."""
-        asked, stored = without_shared(asked, stored)
-        if not (asked and stored):
+    def _of_sentences(self, asked: Profile, stored: Profile) -> tuple[Veto, ...]:
+        """Return the vetoes of what is left when both have some sentences: those hide what differs."""
+        same, mine, yours = without_shared(asked.text, stored.text)
+        is_parted = asked.concepts == stored.concepts and parted_otherwise(mine, yours)
+        if is_parted and Guard.WORD_ORDER in self.enabled:
+            return (Veto(Guard.WORD_ORDER, "the same words in other sentences"),)
+        if not (same and mine and yours):
             return ()
-        return self.judge(profile_of(asked), profile_of(stored)).vetoes
+        return self.judge(profile_of(" ".join(mine)), profile_of(" ".join(yours))).vetoes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmcache_plugins.semantic.guards.contrast import clash
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _OPPOSED: Final = frozenset(
     frozenset(pair.split())
@@ -49,13 +52,33 @@ _OWNERS: Final = frozenset(
         "your their",
     )
 )
-OPPOSED_WORDS: Final = frozenset[str]().union(*_OPPOSED)
+_OPPOSED_WORDS: Final = frozenset[str]().union(*_OPPOSED)
 OWNER_WORDS: Final = frozenset[str]().union(*_OWNERS)
+_AGAIN: Final = " again"
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+def opposable(words: Sequence[str], present: frozenset[str]) -> frozenset[str]:
+    """Return the words that may be opposed; one that is there twice is in it twice, marked.
+
+    "Zoom in in Maps" has an "in" more than "zoom out in Maps".
+    """
+    found = present & _OPPOSED_WORDS
+    if not found:
+        return _NOTHING
+    return found.union([word + _AGAIN for word in found if words.count(word) > 1])
 
 
 def opposed(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Whether a little word of one text and one that only the other has are opposites."""
-    return clash(one, other, _OPPOSED)
+    """Whether an `opposable` word of one text and one that only the other has are opposites."""
+    mine, yours = one - other, other - one
+    if not (mine and yours):
+        return False
+    return any(
+        frozenset((left.removesuffix(_AGAIN), right.removesuffix(_AGAIN))) in _OPPOSED
+        for left in mine
+        for right in yours
+    )
 
 
 def owners_differ(one: frozenset[str], other: frozenset[str]) -> bool:

@@ -78,6 +78,7 @@ def _initials_in(words: Sequence[str], shown: Sequence[str]) -> frozenset[str]:
         and shown[place].isupper()
         and words[place + 1] == BREAK
         and shown[place + 2][:1].isupper()
+        and words[place + 2] not in FUNCTION_WORDS
         and (words[place - 1] == BREAK or shown[place - 1][:1].isupper())
     ]
     return frozenset(found) if found else _NOTHING

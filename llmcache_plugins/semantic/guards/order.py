@@ -1,8 +1,7 @@
-"""Word order: who does what to whom, and from where to where."""
+"""The order of the words of a text, and which part each has: who, to whom, from where."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llmcache_plugins.semantic.guards.negation import NEGATORS
@@ -13,7 +12,7 @@ from llmcache_plugins.semantic.guards.words.function_words import (
     DO,
     FUNCTION_WORDS,
     HAVE,
-    LIGHT,
+    MODALS,
     QUESTION_WORDS,
 )
 from llmcache_plugins.semantic.guards.words.irregular import PARTICIPLES
@@ -28,8 +27,6 @@ _ROLES: Final = frozenset(
     during through near via
     """.split()
 )
-_STRONG: Final = frozenset("from to into than over before after without instead under against".split())
-_THERE: Final = frozenset(("from", "to", "into", "onto"))
 _JOINERS: Final = frozenset(("and", "or", "versus", "/", "nor", "plus"))
 _LEADING: Final = frozenset(("instead", "than"))
 _EITHER_WAY: Final = frozenset(
@@ -38,16 +35,13 @@ _EITHER_WAY: Final = frozenset(
     versus distance relationship relation common
     """.split()
 )
-_LIGHT: Final = frozenset(map(concept, LIGHT))
-# How many places apart two words may stand that an "and" joins.
-_CLOSE: Final = 4
 _BEFORE_A_VERB: Final = frozenset(
     """
     how what where when who way ways need needs want wants like try able going have has had learn order
     possible used best easy hard time steps step tips
     """.split()
 )
-_MOST_ROLES: Final = 20
+# The part of an adverb: "ship safely" and "safely ship" are one.
 _HOW: Final = "-ly"
 _NO_ADVERBS: Final = frozenset(
     """
@@ -61,9 +55,19 @@ _BOUND: Final = frozenset("a an the my your his her its our their this that thes
 _LITTLE: Final = _ROLES | FUNCTION_WORDS | NEGATORS
 _LATE: Final = frozenset("what which who whom how when where".split())
 _BEFORE_LATE: Final = BE | HAVE | _ROLES
-_FRONTED: Final = frozenset("if when while using because although".split()) | _ROLES
+_FRONTED: Final = (
+    frozenset("if when while using because although since after once until unless".split()) | _ROLES
+)
 # How many words further a participle stands from its "was".
-_REACH: Final = 4
+_REACH: Final = 6
+_HAVING_TO: Final = HAVE | frozenset("need needs needed ought supposed going".split())
+_NO_AGENTS: Final = frozenset(
+    "mistake accident default email mail post phone car bus train plane hand law chance now then".split()
+)
+_DOERS: Final = frozenset("who whom what".split())
+_HELPING: Final = DO | HAVE | MODALS
+_SUBJECTS: Final = frozenset("i you we they he she".split())
+_RELATIVE: Final = frozenset("that which who".split())
 
 _NOTHING: Final[frozenset[tuple[str, str]]] = frozenset()
 
@@ -100,7 +104,7 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
             if gap is not None:
                 gap.append((last, here))
             if word.endswith("ly") and word not in _NO_ADVERBS:
-                role_here = _HOW  # "ship safely" and "safely ship" are one
+                role_here = _HOW
             else:
                 role_here = "of" if written.endswith(_POSSESSIVE) else role
             roles.setdefault(here, role_here)
@@ -111,11 +115,13 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
                 role = "" if word == "to" and previous in _BEFORE_A_VERB else word
             gap = None
         elif word in FUNCTION_WORDS:
-            if word in _BOUND:
+            if word in _RELATIVE and gap is tight:
+                gap = linked  # "a bird that sings" is a singing bird
+            elif word in _BOUND:
                 if previous and previous not in _ROLES:
                     role = ""
             elif word != "not":
-                gap = linked if word in BE else None
+                gap = linked if word in BE and previous != "to" else None
                 if word in _JOINERS:
                     joins.append(len(roles))
                 else:
@@ -145,7 +151,7 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
         _opening(words, present),
         not _EITHER_WAY.isdisjoint(present),
         passive,
-        passive and "by" in present,
+        passive and "by" in present and _after_by(words) not in _NO_AGENTS,
         _asked_for(words),
     )
 
@@ -166,127 +172,29 @@ def _opening(words: Sequence[str], present: frozenset[str]) -> str:
 
 
 def _asked_for(words: Sequence[str]) -> str:
-    if len(words) < 3 or words[0] != "who":
+    if len(words) < 3 or words[0] not in _DOERS:
         return ""
+    if words[0] == "whom" or (words[1] in _HELPING and words[2] in _SUBJECTS):
+        return "whom"
     if words[1] in DO:
         return "" if words[2] in _BOUND else "whom"
-    return "" if words[1] in FUNCTION_WORDS else "who"
+    return "who" if words[1] in HAVE or words[1] not in FUNCTION_WORDS else ""
 
 
-def doer_asked(one: Order, other: Order) -> bool:
-    """Whether one asks who did it, the other to whom it was done, and nothing else sets them apart."""
-    if one.asks_for == other.asks_for or not (one.asks_for and other.asks_for):
-        return False
-    return one.roles.keys() == other.roles.keys()
+def _after_by(words: Sequence[str]) -> str:
+    after = words.index("by") + 1
+    return words[after] if after < len(words) else ""
 
 
 def _passive(words: Sequence[str]) -> bool:
     since = _REACH + 1
-    for word in words:
+    for place, word in enumerate(words):
         if word in BE:
-            since = 0
+            # "A refuses to be met by B" says what A does.
+            is_other_verb = words[place - 1] == "to" and place > 1 and words[place - 2] not in _HAVING_TO
+            since = _REACH + 1 if is_other_verb else 0
         elif since < _REACH:
             since += 1
             if word in PARTICIPLES or (word.endswith("ed") and len(word) > 4):
                 return True
     return False
-
-
-def exchanged(one: Order, other: Order) -> bool:
-    """Whether words have changed parts: from A to B, from B to A; or one has: to A, from A."""
-    if one.either_way and other.either_way:
-        return False
-    mine, yours = one.roles, other.roles
-    if len(mine) < 2 or one.passive != other.passive:
-        return False
-    moves = {(role, there) for word, role in mine.items() if (there := yours.get(word, role)) != role}
-    if not moves:
-        return False
-    left = {role for role, _ in moves}
-    taken = {there for _, there in moves}
-    return (
-        any((there, role) in moves for role, there in moves)
-        or any({role, there} <= _THERE and "from" in {role, there} for role, there in moves)
-        or not _STRONG.isdisjoint(left & taken)
-    )
-
-
-def reordered(one: Order, other: Order) -> bool:
-    """Whether words that both texts have follow each other differently, in a way that may matter."""
-    if one.concepts == other.concepts or one.passive != other.passive:
-        return False
-    if [word for word in one.concepts if word in other.roles] == [
-        word for word in other.concepts if word in one.roles
-    ]:
-        return False
-    left, right = _bound(one, other), _bound(other, one)
-    if left == right:
-        return False
-    turned = one.opening != other.opening or one.breaks or other.breaks or one.fronted or other.fronted
-    if turned and _rotated(left, right):
-        return False
-    places_left = {word: place for place, word in enumerate(one.concepts)}
-    places_right = {word: place for place, word in enumerate(other.concepts)}
-    gone: set[str] = set()
-    i = j = 0
-    while i < len(left) and j < len(right):
-        first, second = left[i], right[j]
-        if first in gone:
-            i += 1
-        elif second in gone:
-            j += 1
-        elif first == second:
-            i += 1
-            j += 1
-        elif _predicated(one, other, first, second) or (
-            _joined(one, places_left[first], places_left[second])
-            and _joined(other, places_right[second], places_right[first])
-        ):
-            gone.add(first)
-            gone.add(second)
-        else:
-            return True
-    return False
-
-
-def _bound(text: Order, other: Order) -> list[str]:
-    """Return the words whose place matters: that the other text has too, with no preposition of their own."""
-    roles = [role for word, role in text.roles.items() if role and other.roles.get(word) == role]
-    alone = {role for role in roles if roles.count(role) == 1} if len(roles) <= _MOST_ROLES else set(roles)
-    return [
-        word
-        for word, role in text.roles.items()
-        if (there := other.roles.get(word)) is not None
-        and there == role
-        and role not in alone
-        and not word[0].isdigit()
-        and word not in _LIGHT
-    ]
-
-
-def _predicated(one: Order, other: Order, first: str, second: str) -> bool:
-    """Whether one text has "fast animal" where the other has "animal is fast"."""
-    return ((first, second) in one.tight and (second, first) in other.linked) or (
-        (first, second) in one.linked and (second, first) in other.tight
-    )
-
-
-def agent_kept(one: Order, other: Order) -> bool:
-    """Whether a passive sentence has its words in the order of the active one: the parts are exchanged."""
-    if one.agent == other.agent or one.concepts != other.concepts or len(one.concepts) < 3:
-        return False
-    return one.passive != other.passive
-
-
-def _rotated(left: list[str], right: list[str]) -> bool:
-    if len(left) != len(right) or not left or left[0] not in right:
-        return False
-    at = right.index(left[0])
-    return right[at:] + right[:at] == left
-
-
-def _joined(text: Order, start: int, end: int) -> bool:
-    """Whether an "and" or the like stands between two places that are not far from each other."""
-    if start > end:
-        start, end = end, start
-    return end - start <= _CLOSE and bisect_right(text.joins, end) > bisect_right(text.joins, start)

@@ -16,7 +16,7 @@ from llmcache_plugins.semantic.guards.code import identifiers
 from llmcache_plugins.semantic.guards.dates import dates
 from llmcache_plugins.semantic.guards.faithful import signs
 from llmcache_plugins.semantic.guards.gist import gist_of
-from llmcache_plugins.semantic.guards.little_words import OPPOSED_WORDS, OWNER_WORDS
+from llmcache_plugins.semantic.guards.little_words import OWNER_WORDS, opposable
 from llmcache_plugins.semantic.guards.names import Names, initials, names
 from llmcache_plugins.semantic.guards.negation import negators
 from llmcache_plugins.semantic.guards.order import Order, order
@@ -99,7 +99,7 @@ def profile_of(text: str) -> Profile:
         tense=tense(words, present),
         negators=negators(words, present),
         quantifiers=quantifiers(words, present),
-        opposed=present & OPPOSED_WORDS or _NOTHING,
+        opposed=opposable(words, present),
         owners=present & OWNER_WORDS or _NOTHING,
         names=names(words, shown, present),
         code=identifiers(words, shown),

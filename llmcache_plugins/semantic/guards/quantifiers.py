@@ -60,6 +60,7 @@ _WORDS: Final = frozenset(
         "within",
         "maximum",
         "minimum",
+        "one",
     ]
 )
 _CONFLICTS: Final = frozenset(
@@ -110,6 +111,9 @@ def quantifiers(words: Sequence[str], present: frozenset[str]) -> frozenset[str]
             word == "up" and after == "to"
         ):
             found.add("below")
+        elif word == "one":
+            if after == "of":
+                found.add("some")
         elif before == "a" and word in {"few", "little"}:
             found.add("some")
         elif word in _COUNTED.get(before, _NOTHING):
