@@ -53,7 +53,9 @@ def tell_of_forks(one: Forks) -> None:
 
 def _have_forked() -> None:
     for one in list(_told):
-        one.has_forked()
+        # One that was being made as another thread forked shall not keep the others from hearing of it.
+        with suppress(Exception):
+            one.has_forked()
 
 
 if hasattr(os, "register_at_fork"):
@@ -64,11 +66,11 @@ class PerLoop(Generic[T]):
     """One `T` for each running event loop, made at first use."""
 
     def __init__(self, make: Callable[[], T]) -> None:
-        tell_of_forks(self)
         self._make = make
         self._here: dict[asyncio.AbstractEventLoop, T] = {}
         # Kept, never used: to drop a parent's sockets in the child would warn of them or close them.
         self._inherited: list[T] = []
+        tell_of_forks(self)
 
     def current(self) -> T:
         """Return that of the running loop."""

@@ -1,7 +1,6 @@
 """The records that travel between the floors. Plain data: no I/O, no decisions.
 
 Those that are stored, and those that every hit makes, are msgspec's: they are made in a fifth of the time.
-Where nothing in one could hold it in turn, the garbage collector is told to leave it alone.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Mode(enum.StrEnum):
     """Call the provider; the cache is not asked."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens a provider billed for one answer."""
 
     input_tokens: int = 0
@@ -104,7 +103,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.input_tokens + self.output_tokens
 
 
-class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What admission and accounting want to know of an answer.
 
     All empty for an answer whose shape is not understood: such an answer is admitted and its tokens are
@@ -122,7 +121,7 @@ class AnswerFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A stream that ended without saying so."""
 
 
-class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer as bytes, and what is known of it."""
 
     kind: str
@@ -131,7 +130,7 @@ class EncodedAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     facts: AnswerFacts = AnswerFacts()
 
 
-class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an answer was made from: an invalidation may name each of it."""
 
     model: str | None = None
@@ -144,7 +143,7 @@ UNKNOWN = Provenance()
 """Of an answer nobody has said anything about."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the repository keeps for one key. Times are unix seconds on the writer's clock."""
 
     answer: EncodedAnswer
@@ -160,7 +159,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """Fingerprints of the request's leaves, to say later in what another differs: see `signature.leaves`."""
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A valid entry, as one read found it."""
 
     entry: Entry
@@ -168,7 +167,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stored_bytes: int
 
 
-class Absent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Absent(msgspec.Struct, frozen=True, kw_only=True):
     """No valid entry. `seen` is the fence of one that was read and could not be used."""
 
     seen: str = ""

@@ -85,11 +85,17 @@ class Prices:
         return found
 
     def _look_up(self, models: tuple[str | None, ...]) -> Price | None:
-        looked: Any = next((price for model in models if model and (price := self._look(model))), None)
-        if not isinstance(looked, Price | None):
-            self._complain()
-            looked = None
-        found: Price | None = looked
+        found, is_sure = None, True
+        for model in filter(None, models):
+            try:
+                found = self._look(model)
+            except Exception:  # noqa: BLE001 - the application's, in somebody's request
+                self._complain()
+                is_sure = False
+            if found is not None:
+                break
+        if found is None and not is_sure:
+            return None
         if found is None:
             if len(self._unknown) >= _MOST_REMEMBERED:
                 self._unknown.clear()
@@ -106,11 +112,9 @@ class Prices:
         return None if price is None else price.of(usage)
 
     def _look(self, model: str) -> Price | None:
-        try:
-            found = self._given.price_of(model) if self._given is not None else None
-        except Exception:  # noqa: BLE001 - the application's, in somebody's request
-            self._complain()
-            return None
+        found: Any = self._given.price_of(model) if self._given is not None else None
+        if not isinstance(found, Price | None):
+            raise TypeError("no price")
         return found or _litellm_price(model)
 
     def _complain(self) -> None:

@@ -37,6 +37,14 @@ DIFFERENT = {
         ("It passes at home. It fails at work.", "It passes at work. It fails at home."),
         ("What leads to rust?", "What does rust lead to?"),
         ("Who has blocked me?", "Whom have I blocked?"),
+        ("Is Emily older than John?", "Is John older than Emily?"),
+        ("Is a dragonfly faster than a hornet?", "Is a hornet faster than a dragonfly?"),
+        ("Should I use Bitly instead of TinyURL?", "Should I use TinyURL instead of Bitly?"),
+        ("Why do happily married men cheat?", "Why do married men happily cheat?"),
+        ("Which are the insects birds eat in winter?", "Which are the birds that insects eat in winter?"),
+        ("Was it Microsoft that used Google first?", "Did Google use Microsoft first?"),
+        ("Flowers use bees for what?", "What do bees use flowers for?"),
+        ("Was the pedestrian hit by car drivers?", "Did the pedestrian hit car drivers?"),
     ],
     Guard.NUMBERS: [
         ("What is 12 plus 30?", "What is 12 plus 31?"),
@@ -72,6 +80,9 @@ DIFFERENT = {
         ("Which drinks contain sugar?", "Which drinks are sugar-free?"),
         ("What should I eat with gout?", "What should I avoid eating with gout?"),
         ("I do not remember my password", "I remember my password"),
+        ("I don't know if I'm pregnant. Can I drink?", "I'm pregnant. Can I drink?"),
+        ("Should one who does not know how to swim row?", "Should one who knows how to swim row?"),
+        ("I do not know when I sleep. How do I plan?", "I know when I sleep. How do I plan?"),
     ],
     Guard.ANTONYMS: [
         ("How do I open the valve?", "How do I close the valve?"),
@@ -169,12 +180,9 @@ SAME = [
     ("Where does the President of Chile live?", "Where does the Chilean president live?"),
     ("How can I ship a lamp overseas safely?", "How can I safely ship a lamp overseas?"),
     ("During which century was the tower built?", "The tower was built during which century?"),
-    ("How many teeth does a horse have?", "A horse has how many teeth?"),
     ("Is it hard to learn Basque?", "Is Basque hard to learn?"),
-    ("I don't understand why my loop stops", "Why does my loop stop?"),
     ("What was Wilde imprisoned for?", "Why did Wilde go to prison?"),
     ("How does the council set the dog licence fee?", "How is the dog licence fee set by the council?"),
-    ("How do I calm a bird that screams?", "What's the best way to calm a screaming bird?"),
     ("Since the update my watch is slow", "My watch is slow since the update"),
     ("Compare tea and coffee", "How do tea and coffee compare?"),
     ("They charged me a fee by mistake", "I was charged a fee by mistake"),
@@ -439,6 +447,11 @@ HOSTILE = [
 ]
 
 
+def test_texts_that_differ_in_many_blanks_are_soon_compared():
+    """Twice the blanks were four times the work: of these, half an hour."""
+    assert judged("why" + " " * 200_000 + "q", "why q").same_text
+
+
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_twice_the_text_is_twice_the_work(unit: str):
     small, large = (_calls(lambda n=n: profile_of((unit * n)[:n])) for n in (1000, 2000))
@@ -522,6 +535,9 @@ def _calls(work: object) -> int:
         ("Is 1 mB a unit?", "Is 1 Mb a unit?"),
         ("\x00", "\u202e"),
         ("?", "!"),
+        ('What is the meaning of "The Tower"?', 'What is "The Tower"?'),
+        ('When was "Dune" published?', 'What year was "Dune" published?'),
+        ("Why do people end texts with :)", "Why do people end texts with ;)"),
     ],
 )
 def test_what_may_count_in_letters_is_never_taken_for_the_same(one: str, other: str):
@@ -546,7 +562,6 @@ def test_what_may_count_in_letters_is_never_taken_for_the_same(one: str, other: 
         ("What is the diff between RAM and ROM?", "What is the difference between RAM and ROM?"),
         ("How do I get a job at openAI?", "How can one get a job at OpenAI?"),
         ('What is the meaning of "zeitgeist"?', 'What\'s the meaning of "zeitgeist"?'),
-        ("Tell me a joke about llamas", "Please tell me a joke about llamas :)"),
         ("How do I build a shed?", "Show me how to build a shed"),
     ],
 )

@@ -22,8 +22,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.llms import LLM
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from langchain_core.runnables.config import get_async_callback_manager_for_config
 from waiting import wait_until, wait_until_async
 
 from llmcache_plugins import ResponseCache
@@ -106,6 +107,33 @@ class Chat(BaseChatModel):
         self, messages: Any, stop: Any = None, run_manager: Any = None, **_: Any
     ) -> ChatResult:
         return _result(await self.provider.aask(messages[-1].content))
+
+
+class Routing(Chat):
+    """One that asks its cache in the caller's task, and hands its call on to another model."""
+
+    async def agenerate(self, messages: Any, *_: Any, **__: Any) -> LLMResult:
+        results = [await self._agenerate_with_cache(message) for message in messages]
+        return LLMResult(generations=[result.generations for result in results])
+
+    async def _agenerate(self, messages: Any, *_: Any, **__: Any) -> ChatResult:
+        inner = Chat(provider=self.provider, cache=False)
+        return ChatResult(generations=[ChatGeneration(message=await inner.ainvoke(messages))])
+
+
+class Managing(Chat):
+    """One that asks its cache in the caller's task, and tells its callbacks by itself."""
+
+    async def agenerate(self, messages: Any, *_: Any, callbacks: Any = None, **__: Any) -> LLMResult:
+        manager = get_async_callback_manager_for_config({"callbacks": callbacks})
+        generations = []
+        for message, run in zip(messages, await manager.on_chat_model_start({}, messages), strict=True):
+            try:
+                generations.append((await self._agenerate_with_cache(message, run_manager=run)).generations)
+            except Exception as error:
+                await run.on_llm_error(error)
+                raise
+        return LLMResult(generations=generations)
 
 
 class Streaming(Chat):
@@ -328,6 +356,20 @@ class TestEnds:
         """Even if the application goes on in the task that asked."""
         await world.know(kind)
         held = world.provider.hold("A")
+        async with living_on(lambda: begin(world.model(kind), "A")) as ended:
+            await world.provider.was_asked("A", 1)
+            followers = await world.follow(kind, begin)
+            held.set_exception(ValueError("no"))
+            assert "no" in str(await ended)
+            await world.answers(followers)
+        assert world.provider.asked.count("A") == 2
+
+    @pytest.mark.parametrize("kind", [Routing, Managing])
+    async def test_after_an_error_of_a_model_that_makes_its_calls_in_its_own_way(
+        self, world: World, kind: type[Any]
+    ):
+        held = world.provider.hold("A")
+        _, begin = ASYNC["chat ainvoke"]
         async with living_on(lambda: begin(world.model(kind), "A")) as ended:
             await world.provider.was_asked("A", 1)
             followers = await world.follow(kind, begin)

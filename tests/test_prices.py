@@ -84,6 +84,21 @@ def test_a_table_is_asked_seldom_for_a_price_that_it_may_learn(monkeypatch: pyte
     assert asked == ["new", "new"]
 
 
+def test_a_table_that_raises_is_asked_again():
+    asked = 0
+
+    class Table:
+        def price_of(self, _model: str, /) -> Price | None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise ConnectionError
+            return Price(input=1)
+
+    prices = Prices(Table())
+    assert [prices.of("m"), prices.of("m")] == [None, Price(input=1)]
+
+
 @pytest.mark.parametrize("wrong", [ZeroDivisionError(), 0.15, (1, 2)])
 def test_a_table_that_misbehaves_is_no_price_and_is_said_once(wrong: Any, caplog: pytest.LogCaptureFixture):
     class Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import subprocess
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,19 @@ def test_the_command_reads_stdin(sample: Path):
         command, input=sample.read_bytes(), env=environment(), capture_output=True, check=False
     )
     assert (said.returncode, json.loads(said.stdout)["requests"]) == (1, 4)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(called, tmp_path: Path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf"a"\n"a"\n')
+    assert json.loads(called("suggest", str(path), "--json")[1])["requests"] == 2
+
+
+def test_without_a_standard_input_it_says_so():
+    line = shlex.join([*COMMAND, "suggest", "-"]) + " <&-"
+    said = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True, check=False)
+    assert said.returncode == 2
+    assert "no standard input" in said.stderr
 
 
 @pytest.mark.parametrize(

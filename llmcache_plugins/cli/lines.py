@@ -32,7 +32,9 @@ def opened(file: str | Traversable, *, of: str) -> Iterator[IO[str]]:
     """Open a file for `documents`; `-` is stdin. Raises `CannotRun`, with what it is a file `of`."""
     # Lines end at "\n" alone: U+2028 may stand in a JSON string as it is. Bytes that are no UTF-8 are a bad
     # line's, not the file's.
-    how: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+    if file == "-" and sys.stdin is None:
+        raise CannotRun(f"there is no standard input; name a file of {of}")
+    how: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": "\n"}
     place = Path(file) if isinstance(file, str) else file
     try:
         with (

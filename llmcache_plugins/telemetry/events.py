@@ -67,7 +67,7 @@ class Purpose(enum.StrEnum):
     EMBEDDING = "embedding"
 
 
-class Resolved(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """A call was answered."""
 
     outcome: Outcome

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["listen"]
 
-_CALLBACKS: Final = "langchain_core.callbacks.manager"
+_BETWEEN: Final = frozenset(("langchain_core.callbacks.manager", "langchain_core.runnables.config"))
 _CHAT_MODELS: Final = "langchain_core.language_models.chat_models"
 _RUNNABLES: Final = "langchain_core.runnables."
 
@@ -78,16 +78,17 @@ class _Asked:
     """What LangChain asks, as a context variable, whom to tell of the call that begins.
 
     It makes tasks for every handler of a call, three for one that is a hit: a quarter of all that the hit
-    takes. So where it is known that nothing would be heard, there is none.
+    takes. So where it is known that nothing would be heard, there is none; within a call that others wait
+    for there always is one: who makes it may hand it on to another model.
     """
 
     def get(self) -> _Failures | None:
         """Return the handler, unless it is a chat model's asynchronous call, or no call of a model."""
         frame = currentframe()
         frame = frame and frame.f_back
-        while frame is not None and (module := frame.f_globals.get("__name__", "")) == _CALLBACKS:
+        while frame is not None and (module := frame.f_globals.get("__name__", "")) in _BETWEEN:
             frame = frame.f_back
-        if frame is None:
+        if frame is None or is_under_way():
             return _failures
         if module == _CHAT_MODELS and frame.f_code.co_name[0] == "a":
             return None

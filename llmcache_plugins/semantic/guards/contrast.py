@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from llmcache_plugins.semantic.guards.stems import concept
+from llmcache_plugins.semantic.guards.stems import concept, concept_of_stem
 from llmcache_plugins.semantic.guards.words.kinds import KINDS
 from llmcache_plugins.semantic.guards.words.opposites import ONLY_LOOK_PREFIXED, PAIRS, PREFIXES
 
@@ -58,7 +58,7 @@ def unprefixed(word: str, /) -> str | None:
         return None
     for prefix in _PREFIXES:
         if word.startswith(prefix) and len(word) >= len(prefix) + 4:
-            return concept(word[len(prefix) :])
+            return concept_of_stem(word[len(prefix) :])
     return None
 
 

@@ -26,8 +26,7 @@ __all__ = ["accents_differ", "faithful", "numbers_exchanged", "signs"]
 _QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb", '\'\'"""""')
 # Something is quoted, listed, or code: then each character may be what is asked about.
 _LITERAL: Final = re.compile(r"""["`\n\t] | (?<![^\W_])' | (?<=\d)' | '(?![^\W_]|\s|[?.!,;]|$)""", re.VERBOSE)
-_QUOTED: Final = re.compile(r'"[^"\n]*"')
-_SMILE: Final = re.compile(r"(?<=[\w.!?])\s*[:;]-?[)D]+$")
+_CONTRACTED: Final = re.compile(r"\b([Ww]hat|[Ww]ho|[Ww]here|[Hh]ow)'s\b")
 _LISTED: Final = re.compile(r"(?<!\d):|:(?!\d)")
 # What closes and parts sentences, and joins words.
 _MARKS: Final = re.compile(
@@ -35,7 +34,6 @@ _MARKS: Final = re.compile(
     | (?<=[^\W\d])!+(?=\s|$) | (?<=[^\W\d_])[-/](?=[^\W\d_]) | [()\u2026']""",
     re.VERBOSE,
 )
-_CLOSING: Final = re.compile(r"(?:[?.\s]|(?<=[^\W\d])!)+$")
 _MONEY: Final = re.compile(r"[$€£¥]\s?(?=\d)|(?<=\d)\s?[%$€£¥°]")
 _DIGITS: Final = re.compile(r"\d[\d.,]*")
 _SYMBOLS: Final = re.compile(r"[^\w\s]|_")
@@ -82,14 +80,7 @@ def faithful(one: str, other: str) -> bool:
     if not (_WORDS.search(one) and _WORDS.search(other)):
         return False
     if _LITERAL.search(one) or _LITERAL.search(other):
-        if _bare(one) == _bare(other):
-            return True
-        if _QUOTED.findall(one) != _QUOTED.findall(other):
-            return False
-        # The same is quoted: then it is about what is around it.
-        one, other = _QUOTED.sub("", one), _QUOTED.sub("", other)
-        if _LITERAL.search(one) or _LITERAL.search(other):
-            return False
+        return _bare(_CONTRACTED.sub(r"\1 is", one)) == _bare(_CONTRACTED.sub(r"\1 is", other))
     return (
         _same_is_listed(one, other)
         and _symbols(_bare(one)) == _symbols(_bare(other))
@@ -142,12 +133,20 @@ def signs(text: str) -> tuple[str, ...]:
 
 
 def _plain(text: str) -> str:
-    return _SMILE.sub("", unicodedata.normalize("NFC", text).translate(_QUOTES).strip())
+    return unicodedata.normalize("NFC", text).translate(_QUOTES).strip()
 
 
 def _bare(text: str) -> str:
-    """Return a text without what closes it."""
-    return _CLOSING.sub("", text)
+    """Return a text without what closes it: stops, blanks, and one "!" after a letter."""
+    end = len(text)
+    while end and (text[end - 1] in "?." or text[end - 1].isspace() or _is_shout(text, end - 1)):
+        end -= 1
+    return text[:end]
+
+
+def _is_shout(text: str, place: int) -> bool:
+    before = text[place - 1 : place] if place else ""
+    return text[place] == "!" and (before.isalpha() or before == "_")
 
 
 def _same_is_listed(one: str, other: str) -> bool:

@@ -126,7 +126,8 @@ def _antonyms(pair: Pair) -> str | float | None:
         return "two things of one kind"
     if opposed(pair.asked.opposed, pair.stored.opposed):
         return "little words that are opposites"
-    if pair.asked.question != "manner" and owners_differ(pair.asked.owners, pair.stored.owners):
+    is_how_to = pair.asked.question == pair.stored.question == "manner"
+    if not is_how_to and owners_differ(pair.asked.owners, pair.stored.owners):
         return "of somebody else"
     return _BOTH_SIDES if pair.both_sides else None
 

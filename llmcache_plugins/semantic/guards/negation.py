@@ -42,14 +42,10 @@ def negators(words: Sequence[str], present: frozenset[str]) -> int:
                 continue
             if after in {"never", "no", "mind"}:
                 continue
-            if after in _KNOWING and words[0] == "i" and words[position + 2 : position + 3] in _ASKED:
-                continue  # "I don't know why ..."
         elif word == "no" and (before in {"/", "or"} or (before == BREAK and after in {COMMA, BREAK})):
             continue  # "yes or no", "No, ..."
         count += 1
     return count
 
 
-_KNOWING: Final = frozenset("know understand remember sure certain".split())
-_ASKED: Final = [[word] for word in "what which who how why when where if whether".split()]
 _OPENING: Final = frozenset((BREAK, ",", "and", "but", "so"))

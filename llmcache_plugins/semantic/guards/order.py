@@ -41,8 +41,6 @@ _BEFORE_A_VERB: Final = frozenset(
     possible used best easy hard time steps step tips
     """.split()
 )
-# The part of an adverb: "ship safely" and "safely ship" are one.
-_HOW: Final = "-ly"
 _NO_ADVERBS: Final = frozenset(
     """
     family reply apply supply rely multiply assembly anomaly monopoly italy july bully belly jelly ally fly
@@ -67,7 +65,6 @@ _NO_AGENTS: Final = frozenset(
 _DOERS: Final = frozenset("who whom what".split())
 _HELPING: Final = DO | HAVE | MODALS
 _SUBJECTS: Final = frozenset("i you we they he she".split())
-_RELATIVE: Final = frozenset("that which who".split())
 
 _NOTHING: Final[frozenset[tuple[str, str]]] = frozenset()
 
@@ -81,6 +78,7 @@ class Order(NamedTuple):
     breaks: tuple[int, ...]  # and those with a comma or a new sentence
     tight: frozenset[tuple[str, str]]  # neighbours, as in "fast animal"
     linked: frozenset[tuple[str, str]]  # those with an "is" between, as in "animal is the fastest"
+    adverbs: tuple[str, ...]  # that may stand elsewhere: "ship safely", "safely ship"
     fronted: bool
     opening: str  # "it" of "is it hard to learn", "late" if the question word comes late: "he has how many"
     either_way: bool
@@ -96,18 +94,17 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
     breaks: list[int] = []
     tight: list[tuple[str, str]] = []
     linked: list[tuple[str, str]] = []
+    adverbs: list[str] = []
     role = previous = last = ""
     gap: list[tuple[str, str]] | None = None  # where the next pair of neighbours belongs
-    for word, written in zip(words, shown, strict=True):
+    for place, (word, written) in enumerate(zip(words, shown, strict=True)):
         if word not in _LITTLE and word[0].isalnum():
             here = concept(word)
             if gap is not None:
                 gap.append((last, here))
-            if word.endswith("ly") and word not in _NO_ADVERBS:
-                role_here = _HOW
-            else:
-                role_here = "of" if written.endswith(_POSSESSIVE) else role
-            roles.setdefault(here, role_here)
+            roles.setdefault(here, "of" if written.endswith(_POSSESSIVE) else role)
+            if word.endswith("ly") and not role and written.islower() and _is_adverb(words, place):
+                adverbs.append(here)
             last, gap = here, tight
         elif word in _ROLES:
             # "instead of", "than in": the first says which part it is. "How to" says none.
@@ -115,9 +112,7 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
                 role = "" if word == "to" and previous in _BEFORE_A_VERB else word
             gap = None
         elif word in FUNCTION_WORDS:
-            if word in _RELATIVE and gap is tight:
-                gap = linked  # "a bird that sings" is a singing bird
-            elif word in _BOUND:
+            if word in _BOUND:
                 if previous and previous not in _ROLES:
                     role = ""
             elif word != "not":
@@ -147,11 +142,12 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
         tuple(breaks),
         frozenset(tight) if tight else _NOTHING,
         frozenset(linked) if linked else _NOTHING,
+        tuple(adverbs),
         bool(words) and words[0] in _FRONTED,
         _opening(words, present),
         not _EITHER_WAY.isdisjoint(present),
         passive,
-        passive and "by" in present and _after_by(words) not in _NO_AGENTS,
+        passive and "by" in present and _has_agent(words),
         _asked_for(words),
     )
 
@@ -181,9 +177,17 @@ def _asked_for(words: Sequence[str]) -> str:
     return "who" if words[1] in HAVE or words[1] not in FUNCTION_WORDS else ""
 
 
-def _after_by(words: Sequence[str]) -> str:
+def _is_adverb(words: Sequence[str], place: int) -> bool:
+    """Whether a word in -ly says how something is done: not one of "happily married"."""
+    word, after = words[place], words[place + 1] if place + 1 < len(words) else BREAK
+    return not (word in _NO_ADVERBS or word.endswith("fly") or after in PARTICIPLES or after.endswith("ed"))
+
+
+def _has_agent(words: Sequence[str]) -> bool:
+    """Whether a passive sentence says by whom: not "by mistake"."""
     after = words.index("by") + 1
-    return words[after] if after < len(words) else ""
+    ends = after + 1 >= len(words) or words[after + 1] in FUNCTION_WORDS or words[after + 1] == BREAK
+    return not (ends and words[after : after + 1] and words[after] in _NO_AGENTS)
 
 
 def _passive(words: Sequence[str]) -> bool:

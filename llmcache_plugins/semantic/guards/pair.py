@@ -26,12 +26,11 @@ class Pair:
     def __init__(self, asked: Profile, stored: Profile) -> None:
         self.asked = asked
         self.stored = stored
-        # Numbers are looked at by themselves.
-        only_asked = {word for word in asked.concepts - stored.everything if not word[0].isdigit()}
-        only_stored = {word for word in stored.concepts - asked.everything if not word[0].isdigit()}
+        only_asked = asked.concepts - stored.everything
+        only_stored = stored.concepts - asked.everything
         self.opposites = self.of_a_kind = self.both_sides = False
         if only_asked and only_stored and max(len(only_asked), len(only_stored)) <= _MOST_WORDS:
-            self._match(only_asked, only_stored)
+            only_asked, only_stored = self._match(only_asked, only_stored)
         if not self.opposites:
             shared = asked.everything & stored.everything
             self.both_sides = any(
@@ -42,7 +41,10 @@ class Pair:
         self.only_asked = only_asked
         self.only_stored = only_stored
 
-    def _match(self, only_asked: set[str], only_stored: set[str]) -> None:
+    def _match(
+        self, only_asked: frozenset[str], only_stored: frozenset[str]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Look for what words have to do with each other; return those that have another one's sense."""
         self.opposites = not (
             only_stored.isdisjoint(map(unprefixed, only_asked))
             and only_asked.isdisjoint(map(unprefixed, only_stored))
@@ -60,6 +62,7 @@ class Pair:
                     self.of_a_kind = True
                 elif alike and akin(mine, yours):
                     same.append((mine, yours))
-        for mine, yours in same:
-            only_asked.discard(mine)
-            only_stored.discard(yours)
+        if not same:
+            return only_asked, only_stored
+        mine_too, yours_too = zip(*same, strict=True)
+        return only_asked.difference(mine_too), only_stored.difference(yours_too)

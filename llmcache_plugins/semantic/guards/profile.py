@@ -89,7 +89,8 @@ def profile_of(text: str) -> Profile:
         canonical=canonical,
         gist=gist_of(sentences) or canonical,
         too_long=too_long,
-        concepts=frozenset(arranged.concepts),
+        # Numbers are looked at by themselves.
+        concepts=frozenset([word for word in arranged.concepts if not word[0].isdigit()]),
         everything=frozenset(map(concept, present)),
         present=present,
         little=FUNCTION_WORDS.intersection(canonical.split()),

@@ -58,8 +58,10 @@ def reordered(one: Order, other: Order) -> bool:
     left, right = _bound(one, other), _bound(other, one)
     if left == right:
         return False
-    turned = one.opening != other.opening or one.breaks or other.breaks or one.fronted or other.fronted
-    if turned and _rotated(left, right):
+    turned = one.breaks or other.breaks or one.fronted or other.fronted
+    # Of two words each order is a turn of the other.
+    asked_late = one.opening != other.opening and len(left) > 2
+    if (turned or asked_late) and _rotated(left, right):
         return False
     places_left = {word: place for place, word in enumerate(one.concepts)}
     places_right = {word: place for place, word in enumerate(other.concepts)}
@@ -98,6 +100,7 @@ def _bound(text: Order, other: Order) -> list[str]:
         and not word[0].isdigit()
         and word not in _LIGHT
         and word != _COMPARE
+        and not (word in text.adverbs and word in other.adverbs)
     ]
 
 

@@ -134,7 +134,11 @@ def concept(word: str, /) -> str:
     """Return what stands for `word` and its synonyms."""
     if (place := PLACES.get(word)) is not None:
         return place
-    base = stem(word)
+    return concept_of_stem(stem(word))
+
+
+def concept_of_stem(base: str) -> str:
+    """Return what stands for a word and its synonyms, of which the stem is known."""
     return _CONCEPTS.get(base, base)
 
 

@@ -20,8 +20,6 @@ does|do anyone|anybody|someone know|knows
 may|can|could|might i|we ask|know you?
 i was|is just? wondering|curious|asking about?
 i wonder|wondered
-i do|can not know|understand|remember what|which|who|how|why|when|where|if|whether =\2
-i am not sure|certain what|which|who|how|why|when|where|if|whether =\2
 i would like|love to know|ask
 i want|need|wish to know
 i want|need you to tell|explain|show to? me
