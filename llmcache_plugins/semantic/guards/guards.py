@@ -138,8 +138,8 @@ def _quantifiers(pair: Pair) -> str | None:
 
 def _names(pair: Pair) -> str | float | None:
     asked, stored = pair.asked, pair.stored
-    mine = missing(asked.names.concepts, stored.everything, stored.initials)
-    yours = missing(stored.names.concepts, asked.everything, asked.initials)
+    mine = missing(asked.names.concepts, stored.everything, stored.canonical)
+    yours = missing(stored.names.concepts, asked.everything, asked.canonical)
     if (mine and yours) or renamed(asked.names, stored.names):
         return "the names differ"
     return _ONE_NAME if mine or yours or asked.names.initials != stored.names.initials else None

@@ -84,13 +84,17 @@ def _initials_in(words: Sequence[str], shown: Sequence[str]) -> frozenset[str]:
     return frozenset(found) if found else _NOTHING
 
 
-def missing(names_here: frozenset[str], there: frozenset[str], initials: str) -> list[str]:
-    """Return the names that the other text lacks: as such, mistyped, or as an acronym or its words."""
+def missing(names_here: frozenset[str], there: frozenset[str], text: str) -> list[str]:
+    """Return the names that the other text lacks: as such, mistyped, or as an acronym or its words.
+
+    `there` are its concepts, `text` is its canonical form.
+    """
     lacking = names_here - there
     if not lacking:
         return []
     if len(lacking) > _MOST_NAMES:
         return list(lacking)
+    initials = _initials(text.split())
     return [
         name
         for name in lacking
@@ -113,7 +117,7 @@ def renamed(here: Names, there: Names) -> bool:
     )
 
 
-def initials(words: Sequence[str]) -> str:
+def _initials(words: Sequence[str]) -> str:
     """Return the first letters of all words, and of those that are no little words."""
     all_of_them = "".join([word[0] for word in words])
     return f"{all_of_them} {''.join([word[0] for word in words if word not in FUNCTION_WORDS])}"

@@ -97,13 +97,18 @@ def order(words: Sequence[str], shown: Sequence[str], present: frozenset[str]) -
     adverbs: list[str] = []
     role = previous = last = ""
     gap: list[tuple[str, str]] | None = None  # where the next pair of neighbours belongs
-    for place, (word, written) in enumerate(zip(words, shown, strict=True)):
+    for word, written in zip(words, shown, strict=True):
         if word not in _LITTLE and word[0].isalnum():
             here = concept(word)
             if gap is not None:
                 gap.append((last, here))
             roles.setdefault(here, "of" if written.endswith(_POSSESSIVE) else role)
-            if word.endswith("ly") and not role and written.islower() and _is_adverb(words, place):
+            if (
+                word.endswith("ly")
+                and not role
+                and written.islower()
+                and _is_adverb(words, words.index(word))
+            ):
                 adverbs.append(here)
             last, gap = here, tight
         elif word in _ROLES:

@@ -17,7 +17,7 @@ from llmcache_plugins.semantic.guards.dates import dates
 from llmcache_plugins.semantic.guards.faithful import signs
 from llmcache_plugins.semantic.guards.gist import gist_of
 from llmcache_plugins.semantic.guards.little_words import OWNER_WORDS, opposable
-from llmcache_plugins.semantic.guards.names import Names, initials, names
+from llmcache_plugins.semantic.guards.names import Names, names
 from llmcache_plugins.semantic.guards.negation import negators
 from llmcache_plugins.semantic.guards.order import Order, order
 from llmcache_plugins.semantic.guards.quantifiers import quantifiers
@@ -56,7 +56,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     everything: frozenset[str]
     present: frozenset[str]
     little: frozenset[str]
-    initials: str
     quantities: Quantities
     dates: frozenset[str]
     tense: str
@@ -94,7 +93,6 @@ def profile_of(text: str) -> Profile:
         everything=frozenset(map(concept, present)),
         present=present,
         little=FUNCTION_WORDS.intersection(canonical.split()),
-        initials=initials(words),
         quantities=quantities(words, shown, present),
         dates=dates(words, shown, present),
         tense=tense(words, present),
