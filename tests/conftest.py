@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from command import environment
+from hypothesis import HealthCheck, settings
 from servers import Cluster, Server, redis_cluster, redis_search_server, redis_server, valkey_server
 from warm import Warm
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from llmcache_plugins.testing.provider_server import ProviderServer
+
+# How quick a machine is is no property of what it runs.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SERVER_KINDS = ("valkey", "redis8", "cluster")
 

@@ -182,7 +182,10 @@ class TestBadFiles:
             assert called(*arguments)[0] == 0
         assert called("clear", "--tenant", "--help")[0] == 2
 
-    @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=50,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         tree=st.dictionaries(
             st.sampled_from(["url", "secret", "clear", "doctor", "demo", "x", "", "\x1b[31m"]),

@@ -570,7 +570,9 @@ recorded = st.builds(
 
 
 class TestTheFile:
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    )
     @given(tapes=st.dictionaries(places, recorded, min_size=1))
     def test_what_is_read_is_what_was_written(self, tmp_path: Path, tapes: cassette.Tapes):
         path = tmp_path / "one.json"
