@@ -31,13 +31,10 @@ class Pair:
         self.opposites = self.of_a_kind = self.both_sides = False
         if only_asked and only_stored and max(len(only_asked), len(only_stored)) <= _MOST_WORDS:
             only_asked, only_stored = self._match(only_asked, only_stored)
-        if not self.opposites:
+        opposable = [word for word in (*only_asked, *only_stored) if word in OPPOSITES]
+        if opposable and not self.opposites:
             shared = asked.everything & stored.everything
-            self.both_sides = any(
-                not OPPOSITES[word].isdisjoint(shared)
-                for word in (*only_asked, *only_stored)
-                if word in OPPOSITES
-            )
+            self.both_sides = any(not OPPOSITES[word].isdisjoint(shared) for word in opposable)
         self.only_asked = only_asked
         self.only_stored = only_stored
 
