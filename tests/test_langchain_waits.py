@@ -208,6 +208,10 @@ SYNC: dict[str, tuple[type[Any], Begin]] = {
     ),
     "completion batch": (Completion, in_thread(lambda model, prompt: model.batch([prompt, "known"]))),
 }
+IN_THEIR_OWN_WAY: dict[str, tuple[type[Any], Begin]] = {
+    "routing ainvoke": (Routing, ASYNC["chat ainvoke"][1]),
+    "managing ainvoke": (Managing, ASYNC["chat ainvoke"][1]),
+}
 ALL = ASYNC | SYNC
 
 
@@ -351,25 +355,11 @@ class TestEnds:
         await world.answers([leader, *followers])
         assert world.provider.asked.count("A") == 1
 
-    @each_of(ASYNC)
+    @each_of(ASYNC | IN_THEIR_OWN_WAY)
     async def test_after_an_error_one_is_sent_at_once(self, world: World, kind: type[Any], begin: Begin):
         """Even if the application goes on in the task that asked."""
         await world.know(kind)
         held = world.provider.hold("A")
-        async with living_on(lambda: begin(world.model(kind), "A")) as ended:
-            await world.provider.was_asked("A", 1)
-            followers = await world.follow(kind, begin)
-            held.set_exception(ValueError("no"))
-            assert "no" in str(await ended)
-            await world.answers(followers)
-        assert world.provider.asked.count("A") == 2
-
-    @pytest.mark.parametrize("kind", [Routing, Managing])
-    async def test_after_an_error_of_a_model_that_makes_its_calls_in_its_own_way(
-        self, world: World, kind: type[Any]
-    ):
-        held = world.provider.hold("A")
-        _, begin = ASYNC["chat ainvoke"]
         async with living_on(lambda: begin(world.model(kind), "A")) as ended:
             await world.provider.was_asked("A", 1)
             followers = await world.follow(kind, begin)

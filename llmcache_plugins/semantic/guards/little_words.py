@@ -74,11 +74,11 @@ def opposed(one: frozenset[str], other: frozenset[str]) -> bool:
     mine, yours = one - other, other - one
     if not (mine and yours):
         return False
-    return any(
-        frozenset((left.removesuffix(_AGAIN), right.removesuffix(_AGAIN))) in _OPPOSED
-        for left in mine
-        for right in yours
-    )
+    return clash(_unmarked(mine), _unmarked(yours), _OPPOSED)
+
+
+def _unmarked(words: frozenset[str]) -> frozenset[str]:
+    return frozenset([word.removesuffix(_AGAIN) for word in words])
 
 
 def owners_differ(one: frozenset[str], other: frozenset[str]) -> bool:
